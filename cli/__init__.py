@@ -1,0 +1,1 @@
+"""The command line: talks HTTP to the daemon, except for `serve` and `engine`."""

@@ -1,0 +1,1 @@
+"""What the operator wrote: validated and frozen. Depends on nothing of ours."""

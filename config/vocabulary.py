@@ -1,0 +1,15 @@
+"""Words that settings share with the hot path, which must not import pydantic."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class EngineName(StrEnum):
+    """The kinds of server we can run. `endpoint` is a server that runs already and is not ours."""
+
+    VLLM = "vllm"
+    VLLM_MLX = "vllm-mlx"
+    MLX_LM = "mlx-lm"
+    COMMAND = "command"
+    ENDPOINT = "endpoint"

@@ -1,0 +1,1 @@
+"""What can be served, and how: models, their facts and the engines that can run them."""

@@ -1,0 +1,80 @@
+"""Capabilities, and which endpoint needs which. The endpoint table is the only place that knows paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Capability(StrEnum):
+    """What a model can do; the words operators write and `/v1/models` shows."""
+
+    GENERATE = "generate"
+    TOOL_USE = "tool_use"
+    VISION = "vision"
+    VIDEO = "video"
+    AUDIO = "audio"
+    REASONING = "reasoning"
+    EMBED = "embed"
+    RERANK = "rerank"
+    CLASSIFY = "classify"
+    TRANSCRIBE = "transcribe"
+    SPEAK = "speak"
+    CODE = "code"
+    IMAGE = "image"
+
+
+class Protocol(StrEnum):
+    """Whose error envelope and whose stream events an endpoint speaks."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    RESPONSES = "responses"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An inference path: what a model needs for it, and how its body names the model."""
+
+    path: str
+    """As the engine has it, with the version prefix."""
+    needs: frozenset[Capability]
+    """One of these is enough; empty: any model."""
+    protocol: Protocol = Protocol.OPENAI
+    multipart: bool = False
+    """The body is multipart/form-data (audio uploads)."""
+    streams: bool = False
+    """`stream: true` is answered by server-sent events."""
+
+
+def _table() -> dict[str, Endpoint]:
+    gen, c, p = frozenset({Capability.GENERATE}), Capability, Protocol
+    pooled = frozenset({c.EMBED, c.RERANK, c.CLASSIFY})
+    rows = [
+        Endpoint("/v1/chat/completions", gen, streams=True),
+        Endpoint("/v1/completions", gen, streams=True),
+        Endpoint("/v1/responses", gen, p.RESPONSES, streams=True),
+        Endpoint("/v1/messages", gen, p.ANTHROPIC, streams=True),
+        Endpoint("/v1/messages/count_tokens", gen, p.ANTHROPIC),
+        Endpoint("/v1/embeddings", frozenset({c.EMBED})),
+        Endpoint("/v1/rerank", frozenset({c.RERANK, c.EMBED})),
+        Endpoint("/v1/score", pooled),
+        Endpoint("/v1/classify", frozenset({c.CLASSIFY})),
+        Endpoint("/v1/audio/transcriptions", frozenset({c.TRANSCRIBE}), multipart=True, streams=True),
+        Endpoint("/v1/audio/translations", frozenset({c.TRANSCRIBE}), multipart=True, streams=True),
+        Endpoint("/v1/audio/speech", frozenset({c.SPEAK})),
+        Endpoint("/v1/images/generations", frozenset({c.IMAGE})),
+        Endpoint("/v1/tokenize", frozenset()),
+        Endpoint("/v1/detokenize", frozenset()),
+    ]
+    table = {row.path: row for row in rows}
+    # The unversioned twins: for some (tokenize, rerank, score) it is the only path an engine has.
+    for row in rows:
+        twin = row.path.removeprefix("/v1")
+        if twin not in ("/messages", "/messages/count_tokens"):
+            table[twin] = row
+    return table
+
+
+ENDPOINTS: dict[str, Endpoint] = _table()
+"""Every inference path we accept by POST, versioned and unversioned, to its row."""

@@ -1,0 +1,87 @@
+"""`Model`: a name clients ask for and what stands behind it. Frozen; built by `registry.catalog`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from config.schema import ModelConfig
+from config.vocabulary import EngineName
+from registry.capability import Capability
+from registry.engine import Footprint, LaunchSpec, ModelId, Wire
+from registry.errors import ModelUnusableError
+from registry.fact import Fact
+
+
+class SourceKind(StrEnum):
+    """Where a model was found."""
+
+    CONFIG = "config"
+    HUB_CACHE = "hub-cache"
+    DIRECTORY = "directory"
+    ENDPOINT = "endpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a model, each value with its source."""
+
+    capabilities: Fact[frozenset[Capability]] = Fact(None)
+    context_length: Fact[int] = Fact(None)
+    """Tokens."""
+    parameters: Fact[int] = Fact(None)
+    active_parameters: Fact[int] = Fact(None)
+    """Per token, for mixtures of experts."""
+    quantization: Fact[str] = Fact(None)
+    size_bytes: Fact[int] = Fact(None)
+    """Of the weights on disk."""
+    family: Fact[str] = Fact(None)
+    provider: Fact[str] = Fact(None)
+    architecture: Fact[str] = Fact(None)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTarget:
+    """A server that runs already."""
+
+    name: str
+    url: str
+    key_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model. `spec` is None for endpoints and for models that cannot run here (`problem` says why)."""
+
+    id: ModelId
+    engine: EngineName
+    source: str
+    """Hub id, directory, command or URL, as the operator would write it."""
+    source_kind: SourceKind
+    path: Path | None = None
+    """Folder of the checkpoint, resolved."""
+    aliases: tuple[str, ...] = ()
+    facts: Facts = Facts()
+    options: ModelConfig | None = None
+    ttl: float = 600.0
+    """Idle seconds; 0 is never."""
+    pin: bool = False
+    preload: bool = False
+    concurrency: int | None = None
+    spec: LaunchSpec | None = None
+    wire: Wire = field(default_factory=lambda: Wire(""))
+    endpoint: EndpointTarget | None = None
+    problem: ModelUnusableError | None = None
+    created: int = 0
+    """Unix seconds, for the OpenAI shape: the checkpoint's modification time."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do; a model nobody knows anything about is assumed to generate."""
+        return self.facts.capabilities.value or frozenset({Capability.GENERATE})
+
+    @property
+    def footprint(self) -> Footprint:
+        """Bytes per device, estimated; the supervisor may have learned better."""
+        return self.spec.footprint if self.spec else Footprint({})

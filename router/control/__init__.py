@@ -1,0 +1,1 @@
+"""Status, metrics and management: an aiohttp app reached over in-process socket pairs."""

@@ -1,0 +1,193 @@
+"""What the front needs from the rest: small protocols and frozen data, declared by the consumer.
+
+The hot path imports this and never the supervisor, the registry's readers or pydantic (an import contract).
+`router.wiring` gives the front objects that satisfy these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from registry.capability import Endpoint
+from registry.engine import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes: the answer of the registry to a name and an endpoint."""
+
+    model: str
+    """Id of the model; also the label in metrics."""
+    handle: object
+    """Given back to `Upstreams` as it is."""
+    wire: Wire
+
+
+class Directory(Protocol):
+    """Names to routes. Pure lookups, under 2 us for an exact id."""
+
+    def route(self, name: str | None, endpoint: Endpoint) -> Route:
+        """The route for *name* (None: the default model).
+
+        Raises a `registry.errors.RegistryError` when there is none or it cannot serve *endpoint*; the front
+        only hands it to `Refusals`.
+        """
+        ...
+
+
+class Outcome(StrEnum):
+    """How a lease ended; the supervisor draws its conclusions, metrics count it."""
+
+    SERVED = "served"
+    CLIENT_GONE = "client_gone"
+    UPSTREAM_FAILED = "upstream_failed"
+    """Refused, reset or cut by the engine: the instance is checked at once."""
+    ABANDONED = "abandoned"
+    """We gave up (time-out, shutdown) while the engine still worked."""
+
+
+class Lease(Protocol):
+    """One request's claim on an instance. While it is held, the instance is not stopped for another."""
+
+    @property
+    def host(self) -> str:
+        """Address to connect to."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """Port to connect to."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """API key the engine demands, or ""."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Differs between incarnations, so that a pooled connection never outlives its process."""
+        ...
+
+    @property
+    def tls(self) -> bool:
+        """True only for an `https://` endpoint."""
+        ...
+
+    def release(self, outcome: Outcome) -> None:
+        """Give it back. The second call does nothing."""
+        ...
+
+
+class Upstreams(Protocol):
+    """Leases on instances and endpoints."""
+
+    def lease_now(self, route: Route) -> Lease | None:
+        """A lease on a ready instance with a free slot, or None. Dict lookup and counter: no await, no lock."""
+        ...
+
+    async def lease(self, route: Route, *, timeout: float | None = None) -> Lease:
+        """A lease, waiting for a start, a slot or memory as long as the settings (or *timeout*) allow.
+
+        Cancelling the call gives the place in the queue back. Raises what `Refusals` knows.
+        """
+        ...
+
+    def waiting_note(self, route: Route) -> str:
+        """What the model is waited for now, for people: `loading qwen3-8b 42% eta 12s`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer we give ourselves, before any protocol's envelope is put around it."""
+
+    status: int
+    code: str
+    """Stable, documented: `model_not_found`, `queue_full` …"""
+    message: str
+    type: str = "invalid_request_error"
+    """OpenAI's `error.type`."""
+    param: str | None = None
+    retry_after: float | None = None
+    """Seconds."""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Refusals(Protocol):
+    """Exceptions to refusals: total, so that no exception class of ours is answered 500 by accident."""
+
+    def __call__(self, error: BaseException) -> Refusal: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """Bounds of the front; defaults and their reasons are in `config.schema.LimitsConfig`. Seconds, bytes."""
+
+    header_bytes: int = 65536
+    header_count: int = 100
+    body_bytes: int = 64 * 2**20
+    buffered_bytes_per_model: int = 256 * 2**20
+    buffered_bytes_total: int = 1024 * 2**20
+    connections: int = 4096
+    head_timeout: float = 30.0
+    body_timeout: float = 60.0
+    keep_alive: float = 75.0
+    first_byte_timeout: float = 600.0
+    idle_upstream: float = 4.0
+    loading_comments: bool = True
+    comment_every: float = 1.0
+    """Pause between two SSE comments while a model loads; the first comes after the same time."""
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is known of a request once its last byte is written. Filled by the front, read by `Recorder`."""
+
+    request_id: str
+    method: str
+    path: str
+    client: str
+    model: str = ""
+    status: int = 0
+    outcome: str = ""
+    """An `Outcome`, `refused`, or `control`."""
+    code: str = ""
+    """Refusal code, if refused."""
+    streamed: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    waited: float = 0.0
+    """Seconds from the request's last byte to a lease."""
+    first_byte: float = 0.0
+    """Seconds from the request's last byte to the answer's first."""
+    total: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    retried: bool = False
+
+
+Recorder = Callable[[RequestRecord], None]
+"""Called once per request after its last byte: counters and the access log. Must not block or raise."""
+
+
+class Authorizer(Protocol):
+    """Who may call what; the default lets everybody in (loopback only)."""
+
+    def __call__(self, headers: Mapping[bytes, bytes], path: str) -> Refusal | None:
+        """None to let the request in. *headers* has lower-case names."""
+        ...
+
+
+class ControlDoor(Protocol):
+    """Opens in-process connections to the control app."""
+
+    def open(self, client: str) -> object:
+        """The front's end of a fresh `socket.socketpair()` whose other end the control app serves.
+
+        *client* is who is behind it; it belongs to the pair, never to a header. Returns a `socket.socket`.
+        """
+        ...

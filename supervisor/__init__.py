@@ -1,0 +1,1 @@
+"""Owns instances: one process tree per model, started, checked, leased out and stopped."""

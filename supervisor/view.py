@@ -1,0 +1,110 @@
+"""Frozen pictures of the fleet: what `/status`, `/metrics`, `/api` and the CLI show. Built on demand, O(models)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from config.vocabulary import EngineName
+from registry.engine import DeviceId, ModelId
+from supervisor.lifecycle import State
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A memory pool: what it has, what instances may take, what is reserved and what was measured."""
+
+    id: DeviceId
+    name: str
+    total_bytes: int
+    budget_bytes: int
+    reserved_bytes: int
+    used_bytes: int | None
+    """Measured, of everything on the device; None where it cannot be measured."""
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureView:
+    """Why the last incarnation ended or did not come up."""
+
+    cause: str
+    remedy: str
+    code: str
+    at: float
+    """Unix seconds."""
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One model that the supervisor knows, with its instance's state (STOPPED when it has none)."""
+
+    model: ModelId
+    engine: EngineName
+    state: State
+    incarnation: int
+    pid: int | None
+    port: int | None
+    since: float
+    """Unix seconds of the last change of state."""
+    leases: int
+    """Requests in flight."""
+    waiting: int
+    """Requests that wait for it."""
+    oldest_wait_seconds: float
+    note: str
+    """What it is doing or what it waits for, for people; "" when there is nothing to say."""
+    progress: float | None
+    """0..1 while starting, by the learned load time; None when unknown."""
+    eta_seconds: float | None
+    idle_seconds: float | None
+    """Since the last lease ended; None while leased or not running."""
+    ttl: float
+    pinned: bool
+    reserved_bytes: int
+    """On all devices."""
+    measured_bytes: int | None
+    crashes: int
+    """In the crash window."""
+    starts: int
+    """Spawns since the daemon started."""
+    retry_in_seconds: float | None
+    """In BACKOFF and FAILED: until the next try is allowed."""
+    last_failure: FailureView | None
+    log: str | None
+    """Path of the current log file."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """Everything at one moment."""
+
+    at: float
+    """Unix seconds."""
+    instances: tuple[InstanceView, ...]
+    """One per model that we could start, sorted by id."""
+    devices: tuple[DeviceView, ...]
+    waiting: int
+    stopping: bool
+    """The daemon is shutting down."""
+
+
+class Fleet(Protocol):
+    """What control may see and do; `supervisor.fleet.Supervisor` is it."""
+
+    def view(self) -> FleetView:
+        """The fleet now."""
+        ...
+
+    def instance(self, model: ModelId) -> InstanceView | None:
+        """One of it; None for a model the supervisor does not own."""
+        ...
+
+    async def load(self, model: ModelId, *, timeout: float | None = None) -> InstanceView:
+        """Start it and wait until it is ready. Raises a `SupervisorError` as a request would."""
+        ...
+
+    async def unload(self, model: ModelId, *, force: bool = False) -> InstanceView:
+        """Drain it (or, by *force*, cut what is in flight), stop it and wait until its tree is gone."""
+        ...
