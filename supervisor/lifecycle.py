@@ -93,6 +93,8 @@ class Command(StrEnum):
     ARM_RETRY = "arm_retry"
     DISARM_RETRY = "disarm_retry"
     FAIL_WAITERS = "fail_waiters"
+    """Answer those who wait with the cause. An incarnation that had been ready leaves them waiting, because
+    a restart is likely to help; in FAILED nobody is left waiting."""
 
 
 @dataclass(frozen=True, slots=True)

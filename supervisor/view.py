@@ -1,4 +1,4 @@
-"""Frozen pictures of the fleet: what `/status`, `/metrics`, `/api` and the CLI show. Built on demand, O(models)."""
+"""Frozen pictures of the fleet: what `/status`, `/metrics`, `/api` and the CLI show."""
 
 from __future__ import annotations
 

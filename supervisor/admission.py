@@ -1,0 +1,252 @@
+"""Admission: who is started, who makes room, who is refused. A pure function of a picture of the fleet.
+
+`decide` is called on events (a request waits, an instance changed, a lease came back, a timer it asked for)
+and never polls. Invariants it keeps by itself: a model that starts is not started again (I1); reservations
+never exceed a device's budget (I2); only an idle instance is stopped for a waiter, unless that waiter is past
+`max_wait` (I3, I5); nothing is evicted in vain; a model that can never fit is refused at once (I7); engines
+that size themselves by free memory start alone on their device (I9).
+
+Room that is being freed belongs to the waiter it is freed for: those behind it get what is left, so a stream
+of small models cannot starve a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from registry.engine import DeviceId, ModelId
+from supervisor.eviction import Candidate, choose_victims, shortage
+from supervisor.lifecycle import State
+from supervisor.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPicture:
+    """One model, as admission sees it."""
+
+    model: ModelId
+    state: State
+    need: Mapping[DeviceId, int]
+    """Bytes a start would reserve."""
+    reserved: Mapping[DeviceId, int]
+    """Bytes it holds now; empty without a tree."""
+    leases: int = 0
+    waiting: int = 0
+    oldest_wait: float = 0.0
+    """Seconds the first of those waiting has waited."""
+    wanted: bool = False
+    """To be started although nobody waits (preload), if it fits without evicting anybody."""
+    pinned: bool = False
+    idle: float = 0.0
+    resident: float = 0.0
+    """Seconds since it became ready."""
+    starts_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPicture:
+    """All models and the budgets."""
+
+    models: tuple[ModelPicture, ...]
+    budgets: Mapping[DeviceId, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start *model* now; *reserve* is set aside for it."""
+
+    model: ModelId
+    reserve: Mapping[DeviceId, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Stop *model* (drain it first when it is leased) to make room for *beneficiary*."""
+
+    model: ModelId
+    beneficiary: ModelId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """*model* can never be started here; *reason* has the numbers."""
+
+    model: ModelId
+    reason: str
+
+
+Decision = Start | Evict | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, when to ask again (None: only after news), and what each model still waits for."""
+
+    decisions: tuple[Decision, ...] = ()
+    ask_again_in: float | None = None
+    notes: Mapping[ModelId, str] | None = None
+
+
+def decide(picture: FleetPicture, policy: Policy) -> Plan:
+    """What to start, evict and refuse, the longest waiting first."""
+    return _Round(picture, policy).plan()
+
+
+def can_never_fit(need: Mapping[DeviceId, int], budgets: Mapping[DeviceId, int]) -> str | None:
+    """Why *need* exceeds a whole budget, with the numbers; None when it could fit an empty machine."""
+    for device, bytes_ in need.items():
+        budget = budgets.get(device)
+        if budget is None:
+            return f"needs {gib(bytes_)} on {device}, which this machine does not have"
+        if bytes_ > budget:
+            return f"needs {gib(bytes_)} on {device}, whose budget is {gib(budget)}"
+    return None
+
+
+def gib(bytes_: int) -> str:
+    """`1.5 GiB`, or MiB below a tenth of that."""
+    if bytes_ < 2**30 // 10:
+        return f"{bytes_ / 2**20:.0f} MiB"
+    return f"{bytes_ / 2**30:.1f} GiB"
+
+
+class _Round:
+    """One call of `decide`: the books while going through the queue."""
+
+    def __init__(self, picture: FleetPicture, policy: Policy) -> None:
+        self.policy = policy
+        self.models = picture.models
+        self.budgets = picture.budgets
+        self.decisions: list[Decision] = []
+        self.notes: dict[ModelId, str] = {}
+        self.ask_again: float | None = None
+        self.starting = [m for m in picture.models if m.state is State.STARTING]
+        self.leaving = {m.model for m in picture.models if m.state in (State.DRAINING, State.STOPPING)}
+        self.free = dict(self.budgets)
+        self.coming: dict[DeviceId, int] = dict.fromkeys(self.budgets, 0)
+        for model in picture.models:
+            self._move(self.free, model.reserved, -1)
+            if model.model in self.leaving:
+                self._move(self.coming, model.reserved, +1)
+
+    @staticmethod
+    def _move(pool: dict[DeviceId, int], bytes_by_device: Mapping[DeviceId, int], sign: int) -> None:
+        for device, bytes_ in bytes_by_device.items():
+            pool[device] = pool.get(device, 0) + sign * bytes_
+
+    def plan(self) -> Plan:
+        stopped = [m for m in self.models if m.state is State.STOPPED]
+        waiting = sorted((m for m in stopped if m.waiting), key=lambda m: (-m.oldest_wait, m.model))
+        for model in waiting:
+            self._admit(model, evict=True)
+        for model in stopped:
+            if model.wanted and not model.waiting:
+                self._admit(model, evict=False)
+        return Plan(tuple(self.decisions), self.ask_again, self.notes)
+
+    def _admit(self, model: ModelPicture, *, evict: bool) -> None:
+        never = can_never_fit(model.need, self.budgets)
+        if never is not None:
+            self.decisions.append(Refuse(model.model, never))
+            return
+        missing = shortage(model.need, self.free)
+        if not missing:
+            held_up = self._held_up(model)
+            if held_up is None:
+                self._start(model)
+                return
+            self.notes[model.model] = held_up
+        elif not evict:
+            self.notes[model.model] = "waiting for memory"
+            return
+        else:
+            self._make_room(model)
+        # Whatever becomes free is this model's before it is anybody else's.
+        self._move(self.free, model.need, -1)
+
+    def _start(self, model: ModelPicture) -> None:
+        self.decisions.append(Start(model.model, model.need))
+        self._move(self.free, model.need, -1)
+        self.starting.append(model)
+
+    def _held_up(self, model: ModelPicture) -> str | None:
+        """Why a start that fits must wait all the same; None when it may go ahead."""
+        beside = [m for m in self.starting if self._share_a_device(m, model)]
+        if len(beside) >= self.policy.max_parallel_starts:
+            return f"waiting for {beside[0].model} to start"
+        alone = next((m for m in beside if m.starts_alone or model.starts_alone), None)
+        if alone is not None:
+            return f"waiting for {alone.model} to start: one of them measures free memory"
+        if model.starts_alone:
+            for other in self.models:
+                if other.model in self.leaving and self._share_a_device(other, model):
+                    return f"waiting for {other.model} to stop"
+        return None
+
+    @staticmethod
+    def _share_a_device(one: ModelPicture, other: ModelPicture) -> bool:
+        held = one.reserved or one.need
+        return not held or not other.need or any(device in other.need for device in held)
+
+    def _make_room(self, model: ModelPicture) -> None:
+        """Evict whom it takes, once what is already leaving does not suffice."""
+        reachable = {d: self.free.get(d, 0) + self.coming.get(d, 0) for d in model.need}
+        missing = shortage(model.need, reachable)
+        if not missing:
+            self.notes[model.model] = "waiting for " + ", ".join(sorted(self.leaving)) + " to stop"
+            return
+        idle = [self._candidate(m) for m in self.models if self._is_idle_victim(m)]
+        victims = choose_victims(idle, missing)
+        reason = "idle"
+        if victims is None:
+            busy = [self._candidate(m) for m in self.models if self._is_busy_victim(m)]
+            if model.oldest_wait < self.policy.max_wait:
+                if choose_victims(idle + busy, missing) is not None:
+                    self._again(self.policy.max_wait - model.oldest_wait)
+                self.notes[model.model] = self._blockers_note(busy)
+                return
+            victims = choose_victims(idle + busy, missing)
+            reason = f"a request for {model.model} has waited for {model.oldest_wait:.0f} s"
+        if victims is None:
+            self.notes[model.model] = "waiting for memory that pinned or starting models hold"
+            return
+        for victim in victims:
+            self.decisions.append(Evict(victim.model, model.model, reason))
+            self.leaving.add(victim.model)
+            self._move(self.coming, victim.frees, +1)
+        self.notes[model.model] = "waiting for " + ", ".join(v.model for v in victims) + " to stop"
+
+    @staticmethod
+    def _candidate(model: ModelPicture) -> Candidate:
+        return Candidate(model.model, model.reserved, model.idle)
+
+    def _is_idle_victim(self, model: ModelPicture) -> bool:
+        if model.state is not State.READY or model.pinned or model.leases or model.waiting:
+            return False
+        if model.model in self.leaving:
+            return False
+        if model.resident >= self.policy.min_residency or model.idle >= self.policy.settle:
+            return True
+        self._again(
+            min(self.policy.min_residency - model.resident, self.policy.settle - model.idle),
+        )
+        return False
+
+    def _is_busy_victim(self, model: ModelPicture) -> bool:
+        if model.state is not State.READY or model.pinned or model.model in self.leaving:
+            return False
+        return bool(model.leases or model.waiting) or model.idle < self.policy.settle
+
+    def _blockers_note(self, busy: Iterable[Candidate]) -> str:
+        names = sorted({candidate.model for candidate in busy})
+        if not names:
+            return "waiting for memory that pinned or starting models hold"
+        return "waiting for memory: " + ", ".join(names) + " in use"
+
+    def _again(self, seconds: float) -> None:
+        # Never zero: a timer that fires before anything changed would spin.
+        seconds = max(seconds, 0.01)
+        if self.ask_again is None or seconds < self.ask_again:
+            self.ask_again = seconds

@@ -1,0 +1,475 @@
+"""`Supervisor`: owns all instances, runs admission and reaping on events, and is the face for the router.
+
+Everything here runs on the event loop's thread. Decisions are `admission.decide` and `reaping.reap`; this
+module takes the picture, performs what they say, and arms the timers they ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+
+from registry.engine import DeviceId, ModelId
+from registry.model import Model
+from supervisor import snapshot
+from supervisor.admission import (
+    Decision,
+    Evict,
+    FleetPicture,
+    ModelPicture,
+    Refuse,
+    Start,
+    can_never_fit,
+    decide,
+)
+from supervisor.errors import ModelFailedError, ModelTooLargeError, StoppingError, SupervisorError
+from supervisor.instance import Instance
+from supervisor.lifecycle import WITH_TREE, Event, State
+from supervisor.policy import Policy
+from supervisor.pool import InstanceLease, Pool, Waiter
+from supervisor.ports import Child, ChildRecord, EventKind, ExitReport, SupervisorEvent, Timer
+from supervisor.reaping import Idleness, reap
+from supervisor.view import FleetView, InstanceView
+from supervisor.world import World
+
+MEASURE_EVERY = 5.0
+"""Seconds between two looks at what the trees really hold: a footprint grows slowly."""
+
+LEARNED_MARGIN = 1.05
+"""On top of a measured peak: the next run may meet a longer prompt."""
+
+
+class _Given(StrEnum):
+    """Outcome of a lease that nobody came to use."""
+
+    BACK = "abandoned"
+
+
+class Supervisor:
+    """The fleet. `supervisor.view.Fleet` says what control may do with it."""
+
+    def __init__(self, models: Iterable[Model], world: World, policy: Policy) -> None:
+        self.world = world
+        self.policy = policy
+        self.pool = Pool(world.clock, policy, self)
+        self.stopping = False
+        self.instances: dict[ModelId, Instance] = {}
+        self._budgets = {device.id: device.budget_bytes for device in world.memory.devices()}
+        self._needs: dict[ModelId, Mapping[DeviceId, int]] = {}
+        self._loads: dict[ModelId, float | None] = {}
+        self._to_preload: set[ModelId] = set()
+        self._retired: set[ModelId] = set()
+        """No longer in the catalog, but with a tree that has not ended yet."""
+        self._notes: Mapping[ModelId, str] = {}
+        self._considering = False
+        self._again = False
+        self._admission_timer: Timer | None = None
+        self._reaping_timer: Timer | None = None
+        self._measuring_timer: Timer | None = None
+        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        for model in models:
+            self._add(model)
+
+    def _add(self, model: Model) -> None:
+        if model.spec is None or model.problem is not None:
+            return
+        self.instances[model.id] = Instance(model, self.world, self.policy, self)
+        if model.preload:
+            self._to_preload.add(model.id)
+
+    # -- beginning, reloading, ending --------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Adopt what an earlier daemon left, then start what is to be preloaded. Once, before serving."""
+        for record in await self.world.launcher.survivors():
+            self._adopt(record)
+        self.consider()
+        self._measure()
+
+    def _adopt(self, record: ChildRecord) -> None:
+        instance = self.instances.get(record.model)
+        spec = instance.model.spec if instance is not None else None
+        if (
+            instance is None
+            or spec is None
+            or instance.state is not State.STOPPED
+            or spec.fingerprint != record.fingerprint
+        ):
+            # Unknown by now, or to be started in another way: it goes, and its memory with it.
+            self.world.launcher.attach(record, _Unwanted(record, self.world))
+            return
+        instance.adopt(record, spec, self._need(instance.model))
+
+    def reconcile(self, models: Iterable[Model]) -> None:
+        """Take over a new catalog: a changed model restarts once drained, a removed one is stopped."""
+        wanted = {model.id: model for model in models if model.spec is not None and model.problem is None}
+        self._needs.clear()
+        self._loads.clear()
+        for model_id, instance in list(self.instances.items()):
+            model = wanted.pop(model_id, None)
+            if model is None:
+                self.pool.fail(model_id, StoppingError(f"{model_id} is no longer configured"))
+                self._retired.add(model_id)
+                instance.stop()
+                self._forget_if_gone(instance)
+                continue
+            self._retired.discard(model_id)
+            running, instance.model = instance.spec, model
+            same = running is None or (
+                model.spec is not None and running.fingerprint == model.spec.fingerprint
+            )
+            if instance.state in WITH_TREE and not same:
+                instance.stop()
+        for model in wanted.values():
+            self._add(model)
+        self.consider()
+
+    def _forget_if_gone(self, instance: Instance) -> None:
+        if instance.id in self._retired and instance.state not in WITH_TREE:
+            self._retired.discard(instance.id)
+            self.instances.pop(instance.id, None)
+
+    async def shutdown(self, *, drain_grace: float) -> None:
+        """Refuse what waits, give open answers *drain_grace* seconds, stop every tree and wait until it is
+        gone."""
+        self.stopping = True
+        for timer in (self._admission_timer, self._reaping_timer, self._measuring_timer):
+            if timer is not None:
+                timer.cancel()
+        for model in self.pool.models_waited_for():
+            self.pool.fail(model, StoppingError("the daemon is shutting down", retry_after=5.0))
+        for instance in self.instances.values():
+            instance.stop(drain_grace=drain_grace)
+        await self._until(lambda: all(i.state not in WITH_TREE for i in self.instances.values()))
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def lease_now(self, model: ModelId) -> InstanceLease | None:
+        """See `Pool.lease_now`."""
+        return self.pool.lease_now(model)
+
+    async def lease(self, model: ModelId, *, timeout: float | None = None) -> InstanceLease:
+        """A lease, waiting for a start, for memory or for a slot as `ask` says.
+
+        Cancelling it gives the place in the queue back, and the lease too if it had just come.
+        """
+        lease = self.lease_now(model)
+        if lease is not None:
+            return lease
+        future: asyncio.Future[InstanceLease] = asyncio.get_running_loop().create_future()
+
+        def granted(lease: InstanceLease) -> None:
+            if future.done():
+                lease.release(_Given.BACK)
+            else:
+                future.set_result(lease)
+
+        def refused(error: SupervisorError) -> None:
+            if not future.done():
+                future.set_exception(error)
+
+        waiter = self.ask(model, timeout=timeout, granted=granted, refused=refused)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            waiter.cancel()
+            if future.done() and not future.cancelled() and future.exception() is None:
+                # Granted and cancelled in the same turn of the loop.
+                future.result().release(_Given.BACK)
+            raise
+
+    def ask(
+        self,
+        model: ModelId,
+        *,
+        timeout: float | None = None,
+        granted: Callable[[InstanceLease], None],
+        refused: Callable[[SupervisorError], None],
+    ) -> Waiter:
+        """Queue for a lease; one of the callbacks answers later, exactly once, unless it is cancelled.
+
+        | state | what happens |
+        | --- | --- |
+        | READY | a slot as soon as one is free |
+        | STOPPED, STARTING, DRAINING, STOPPING | admission starts it when it may, then a slot |
+        | BACKOFF after a crash of an instance that served | waits for the restart |
+        | BACKOFF after a failed start, FAILED | raises ModelFailedError: the cause, when to come back |
+
+        Raises ModelTooLargeError for a model that can never fit, QueueFullError, StoppingError.
+        """
+        if self.stopping:
+            raise StoppingError("the daemon is shutting down", retry_after=5.0)
+        instance = self.instances.get(model)
+        if instance is None or model in self._retired:
+            raise StoppingError(f"{model} is no longer configured")
+        if instance.state is State.FAILED:
+            raise instance.failure()
+        if instance.state is State.BACKOFF and not instance.restart_helps:
+            raise instance.failure()
+        if instance.state is State.STOPPED:
+            never = can_never_fit(self._need(instance.model), self._budgets)
+            if never is not None:
+                raise self._too_large(model, never)
+        limit = self.policy.request_timeout if timeout is None else timeout
+        return self.pool.ask(model, timeout=limit, granted=granted, refused=refused)
+
+    @staticmethod
+    def _too_large(model: ModelId, why: str) -> ModelTooLargeError:
+        return ModelTooLargeError(
+            f"{model} {why}; a smaller quantisation or context, or a larger memory budget, would help"
+        )
+
+    # -- what control does -------------------------------------------------------------------------
+
+    def view(self) -> FleetView:
+        """The fleet now."""
+        return snapshot.fleet_view(self)
+
+    def instance(self, model: ModelId) -> InstanceView | None:
+        """One of it; None for a model the supervisor does not own."""
+        found = self.instances.get(model)
+        return snapshot.instance_view(self, found) if found is not None else None
+
+    async def load(self, model: ModelId, *, timeout: float | None = None) -> InstanceView:
+        """Start it and wait until it is ready. A model in BACKOFF or FAILED is tried again at once.
+
+        Raises a `SupervisorError` as a request would.
+        """
+        instance = self._owned(model)
+        if instance.state in (State.BACKOFF, State.FAILED):
+            instance.stop()
+        lease = await self.lease(model, timeout=timeout)
+        lease.release(_Given.BACK)
+        return snapshot.instance_view(self, instance)
+
+    async def unload(self, model: ModelId, *, force: bool = False) -> InstanceView:
+        """Drain it (or, by *force*, cut what is in flight), stop it and wait until its tree is gone."""
+        instance = self._owned(model)
+        self._to_preload.discard(model)
+        self.pool.fail(model, StoppingError(f"{model} was unloaded by the operator"))
+        instance.stop(drain_grace=0.0 if force else None)
+        await self._until(lambda: instance.state not in WITH_TREE)
+        return snapshot.instance_view(self, instance)
+
+    def _owned(self, model: ModelId) -> Instance:
+        instance = self.instances.get(model)
+        if instance is None:
+            raise ModelFailedError(f"{model} is not run by this daemon")
+        return instance
+
+    async def _until(self, settled: Callable[[], bool]) -> None:
+        if settled():
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.append((settled, future))
+        await future
+
+    # -- pictures and texts ------------------------------------------------------------------------
+
+    def load_seconds(self, model: ModelId) -> float | None:
+        """How long it took to start before; None when it never did."""
+        if model not in self._loads:
+            spec = self.instances[model].model.spec
+            learned = self.world.journal.learned(spec.fingerprint) if spec is not None else None
+            self._loads[model] = learned.load_seconds if learned is not None else None
+        return self._loads[model]
+
+    def phase(self, model: ModelId) -> str:
+        """What it is doing, or what those who ask for it wait for, for people."""
+        instance = self.instances.get(model)
+        if instance is None:
+            return ""
+        if instance.state is State.STARTING:
+            text = f"loading {model}"
+            done = snapshot.progress_of(
+                instance, now=self.world.clock.now(), load_seconds=self.load_seconds(model)
+            )
+            if done is not None:
+                text += f" {done[0]:.0%} eta {done[1]:.0f}s"
+            return f"{text}: {instance.note}" if instance.note else text
+        if instance.state is State.BACKOFF and instance.restart_helps:
+            return f"restarting {model}"
+        if instance.state is State.READY and self.pool.queue_length(model):
+            return f"waiting for a free slot of {model}"
+        return self._notes.get(model, instance.note) or instance.note
+
+    # -- news from instances (Owner) ---------------------------------------------------------------
+
+    def published(self, instance: Instance) -> None:
+        """It is ready."""
+        self.pool.publish(instance)
+
+    def withdrawn(self, instance: Instance) -> None:
+        """It is not any more."""
+        self.pool.withdraw(instance)
+
+    def failed(self, instance: Instance, error: ModelFailedError) -> None:
+        """Its start has failed."""
+        self.pool.fail(instance.id, error)
+
+    def changed(self, instance: Instance) -> None:
+        """Its state is another: decide anew, and tell those who watch."""
+        if instance.state in (State.STOPPED, State.READY):
+            self._needs.pop(instance.id, None)
+            self._loads.pop(instance.id, None)
+        if instance.state is State.BACKOFF and instance.model.preload:
+            self._to_preload.add(instance.id)
+        if instance.state is State.READY:
+            self._reap()
+        self._forget_if_gone(instance)
+        self.consider()
+        for settled, future in list(self._watchers):
+            if future.done():
+                self._watchers.remove((settled, future))
+            elif settled():
+                self._watchers.remove((settled, future))
+                future.set_result(None)
+
+    # -- news from the pool (PoolOwner) ------------------------------------------------------------
+
+    def demand_changed(self, model: ModelId) -> None:
+        """Somebody waits, left, or has made an instance idle that others wait for."""
+        self.consider()
+
+    def doubted(self, instance: Instance, generation: int) -> None:
+        """A request failed on that incarnation: prove it again before anybody else is sent there."""
+        record = instance.record
+        if record is not None and record.pid == generation and instance.state is State.READY:
+            instance.post(Event.SUSPECT)
+
+    # -- admission ---------------------------------------------------------------------------------
+
+    def consider(self) -> None:
+        """Let admission decide and do what it says, until it has nothing more to say."""
+        self._again = True
+        if self._considering or self.stopping:
+            return
+        self._considering = True
+        try:
+            while self._again:
+                self._again = False
+                plan = decide(self._picture(), self.policy)
+                self._notes = plan.notes or {}
+                for decision in plan.decisions:
+                    self._carry_out(decision)
+                self._arm_admission(plan.ask_again_in)
+        finally:
+            self._considering = False
+
+    def _carry_out(self, decision: Decision) -> None:
+        match decision:
+            case Start(model, reserve):
+                self._to_preload.discard(model)
+                self.instances[model].start(reserve)
+            case Evict(model, beneficiary, reason):
+                self._emit(EventKind.EVICTED, model, beneficiary=beneficiary, reason=reason)
+                self.instances[model].stop()
+            case Refuse(model, reason):
+                self._to_preload.discard(model)
+                error = self._too_large(model, reason)
+                refused = self.pool.fail(model, error)
+                self._emit(EventKind.REFUSED, model, reason=str(error), requests=refused)
+
+    def _picture(self) -> FleetPicture:
+        now = self.world.clock.now()
+        return FleetPicture(
+            tuple(self._model_picture(instance, now) for instance in self.instances.values()), self._budgets
+        )
+
+    def _model_picture(self, instance: Instance, now: float) -> ModelPicture:
+        spec = instance.model.spec
+        ready = instance.state is State.READY
+        return ModelPicture(
+            model=instance.id,
+            state=instance.state,
+            need=self._need(instance.model),
+            reserved=instance.reserved,
+            leases=instance.leases,
+            waiting=self.pool.queue_length(instance.id),
+            oldest_wait=self.pool.oldest_wait(instance.id),
+            wanted=instance.id in self._to_preload,
+            pinned=instance.model.pin,
+            idle=now - instance.idle_since if ready and instance.leases == 0 else 0.0,
+            resident=now - instance.ready_at if ready else 0.0,
+            starts_alone=spec.measures_free_memory if spec is not None else False,
+        )
+
+    def _need(self, model: Model) -> Mapping[DeviceId, int]:
+        """Bytes to reserve: the operator's word, else the peak of earlier runs, else the estimate."""
+        if model.id not in self._needs:
+            need = dict(model.footprint.bytes_by_device)
+            if model.spec is not None and model.footprint.source != "operator":
+                learned = self.world.journal.learned(model.spec.fingerprint).peak_bytes
+                need |= {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in need}
+            self._needs[model.id] = need
+        return self._needs[model.id]
+
+    def _arm_admission(self, seconds: float | None) -> None:
+        if self._admission_timer is not None:
+            self._admission_timer.cancel()
+            self._admission_timer = None
+        if seconds is not None:
+            self._admission_timer = self.world.clock.call_later(seconds, self.consider)
+
+    # -- idleness ----------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Stop what has been idle for its ttl, and look again when the next may be."""
+        if self._reaping_timer is not None:
+            self._reaping_timer.cancel()
+            self._reaping_timer = None
+        if self.stopping:
+            return
+        now = self.world.clock.now()
+        found = reap(
+            Idleness(
+                model=instance.id,
+                state=instance.state,
+                leases=instance.leases,
+                waiting=self.pool.queue_length(instance.id),
+                idle=now - instance.idle_since,
+                ttl=instance.model.ttl,
+                pinned=instance.model.pin,
+            )
+            for instance in self.instances.values()
+        )
+        if found.look_again_in is not None:
+            self._reaping_timer = self.world.clock.call_later(found.look_again_in, self._reap)
+        for model in found.stop:
+            self._emit(EventKind.REAPED, model, ttl=self.instances[model].model.ttl)
+            self.instances[model].stop()
+
+    # -- memory ------------------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        """Keep the books of what the trees really hold."""
+        for instance in self.instances.values():
+            if instance.state is State.READY:
+                instance.measure()
+        if not self.stopping:
+            self._measuring_timer = self.world.clock.call_later(MEASURE_EVERY, self._measure)
+
+    def _emit(self, kind: EventKind, model: ModelId, **data: object) -> None:
+        incarnation = self.instances[model].incarnation
+        self.world.emit(SupervisorEvent(kind, model, incarnation, self.world.clock.wall(), data))
+
+
+class _Unwanted:
+    """`ChildListener` for a survivor nobody wants: ended, and forgotten when it is gone."""
+
+    def __init__(self, record: ChildRecord, world: World) -> None:
+        self._record = record
+        self._world = world
+
+    def spawned(self, child: Child) -> None:
+        """End it."""
+        child.kill()
+
+    def spawn_failed(self, reason: str) -> None:
+        """It had gone by itself."""
+        self._world.journal.child_ended(self._record)
+
+    def exited(self, report: ExitReport) -> None:
+        """Forget it."""
+        self._world.journal.child_ended(self._record)

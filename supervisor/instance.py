@@ -1,0 +1,430 @@
+"""One model's instance: runs `lifecycle.step` on what happens and performs the commands.
+
+An actor without a task: `post` puts an event into the mailbox and, unless a step is already being performed,
+works the mailbox off at once. Nothing here awaits, so nothing can happen between a decision and the state
+it was made on; the world answers later through listeners, on the same thread (`supervisor.ports`). See
+docs/adr/0002.
+
+Only this module assigns an instance's state. Everybody else posts events and reads attributes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from registry.engine import DeviceId, Diagnosis, LaunchSpec, ModelId
+from registry.model import Model
+from supervisor.crashes import CrashMemory
+from supervisor.errors import ModelFailedError
+from supervisor.lifecycle import Command, Event, IllegalEventError, State, step
+from supervisor.news import ChildNews, ReadinessNews
+from supervisor.policy import Policy
+from supervisor.ports import (
+    Cancellable,
+    Child,
+    ChildRecord,
+    EventKind,
+    ExitReport,
+    SupervisorEvent,
+    Timer,
+)
+from supervisor.view import FailureView
+from supervisor.world import Owner, World
+
+KILL_MARGIN = 5.0
+"""Seconds the shim gets on top of the grace before we insist; it escalates by itself within the grace."""
+
+
+class Instance:
+    """The instance of one model. `repr` is worth asserting on."""
+
+    def __init__(self, model: Model, world: World, policy: Policy, owner: Owner) -> None:
+        self.model = model
+        self.state = State.STOPPED
+        self.incarnation = 0
+        self.leases = 0
+        self.reserved: Mapping[DeviceId, int] = {}
+        self.peak: dict[DeviceId, int] = {}
+        """Most bytes this incarnation was seen to hold."""
+        self.child: Child | None = None
+        self.spec: LaunchSpec | None = None
+        self.since_wall = world.clock.wall()
+        self.started_at = 0.0
+        self.ready_at = 0.0
+        self.idle_since = 0.0
+        self.starts = 0
+        self.note = ""
+        self.last_log: str | None = None
+        self.last_failure: FailureView | None = None
+        self.retry_at: float | None = None
+        self.proved = False
+        """This incarnation has been ready once."""
+        self.crashes = CrashMemory(policy)
+        self._world = world
+        self._policy = policy
+        self._owner = owner
+        self._mailbox: deque[Event] = deque()
+        self._working = False
+        self._port = 0
+        self._port_tries = 0
+        self._adopted = False
+        self._blamed = ""
+        self._report = ExitReport(code=None)
+        self._check: Cancellable | None = None
+        self._grace: Timer | None = None
+        self._retry: Timer | None = None
+        self._drain_grace = policy.drain_grace
+        self._perform = {
+            Command.SPAWN: self._spawn,
+            Command.PROBE: self._probe,
+            Command.UNPROBE: self._unprobe,
+            Command.PUBLISH: self._publish,
+            Command.WITHDRAW: self._withdraw,
+            Command.AWAIT_DRAIN: self._await_drain,
+            Command.BLAME: self._blame,
+            Command.TERMINATE: self._terminate,
+            Command.KILL: self._kill,
+            Command.RECLAIM: self._reclaim,
+            Command.BACK_OFF: self._back_off,
+            Command.ARM_RETRY: self._arm_retry,
+            Command.DISARM_RETRY: self._disarm_retry,
+            Command.FAIL_WAITERS: self._fail_waiters,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"<Instance {self.id} {self.state.name} inc={self.incarnation}"
+            f" port={self._port} leases={self.leases}>"
+        )
+
+    # -- what others ask ---------------------------------------------------------------------------
+
+    @property
+    def id(self) -> ModelId:
+        """The model's id; there is one instance per model."""
+        return self.model.id
+
+    @property
+    def record(self) -> ChildRecord | None:
+        """Identity of the tree, while there is one."""
+        return self.child.record if self.child is not None else None
+
+    @property
+    def restart_helps(self) -> bool:
+        """Those who wait should go on waiting, because it was not the start that failed."""
+        return self.proved or self._port_tries > 0
+
+    def failure(self) -> ModelFailedError:
+        """The error for a request that this instance's last failure concerns."""
+        failure = self.last_failure
+        cause = failure.cause if failure is not None else "unknown cause"
+        remedy = f" {failure.remedy}" if failure is not None and failure.remedy else ""
+        what = "keeps failing" if self.state is State.FAILED else "failed to start"
+        retry_after = None
+        if self.retry_at is not None:
+            retry_after = max(self.retry_at - self._world.clock.now(), 1.0)
+        return ModelFailedError(f"{self.id} {what}: {cause}{remedy}", retry_after=retry_after)
+
+    # -- what others tell it -----------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Put *event* into the mailbox; work it off unless that is already being done."""
+        self._mailbox.append(event)
+        if self._working:
+            return
+        before = self.state
+        self._working = True
+        try:
+            while self._mailbox:
+                self._take(self._mailbox.popleft())
+        finally:
+            self._working = False
+        if self.state is not before:
+            self._owner.changed(self)
+
+    def start(self, reserve: Mapping[DeviceId, int]) -> None:
+        """Admission lets it start, with *reserve* bytes set aside. Only in STOPPED."""
+        if self.state is State.STOPPED:
+            self.reserved = dict(reserve)
+        self.post(Event.WANTED)
+
+    def adopt(self, record: ChildRecord, spec: LaunchSpec, reserve: Mapping[DeviceId, int]) -> None:
+        """Take over a tree of an earlier daemon: probed as a fresh one is, and not spawned."""
+        self.incarnation = record.incarnation
+        self.reserved = dict(reserve)
+        self.spec = spec
+        self._port = record.port
+        self._begin(adopted=True)
+        self.post(Event.ADOPTED)
+        self._world.launcher.attach(record, ChildNews(self))
+
+    def stop(self, *, drain_grace: float | None = None) -> None:
+        """Evicted, idle, unloaded or shut down. Leases get *drain_grace* seconds (default: the policy's)."""
+        grace = self._policy.drain_grace if drain_grace is None else drain_grace
+        if self.state is State.DRAINING and grace < self._drain_grace:
+            self._arm_grace(grace)
+        self._drain_grace = grace
+        self.post(Event.STOP)
+
+    def lease_returned(self) -> None:
+        """A lease came back; the last one ends draining."""
+        if self.leases < 1:
+            raise RuntimeError(f"a lease of {self.id} was returned that is not out")
+        self.leases -= 1
+        if self.leases == 0:
+            self.idle_since = self._world.clock.now()
+            if self.state is State.DRAINING:
+                self.post(Event.DRAINED)
+
+    def measure(self) -> None:
+        """Look at what the tree holds: remember its peak, and reserve no less than it has taken."""
+        record = self.record
+        if record is None:
+            return
+        for device, bytes_ in self._world.memory.of_tree(record).items():
+            if bytes_ > self.peak.get(device, 0):
+                self.peak[device] = bytes_
+            if bytes_ > self.reserved.get(device, 0):
+                self.reserved = {**self.reserved, device: bytes_}
+
+    # -- what the world tells it (through supervisor.news) ------------------------------------------
+
+    def on_spawned(self, child: Child) -> None:
+        """Its tree exists."""
+        self.child = child
+        record = child.record
+        self.last_log = record.log
+        self._world.memory.watch(record)
+        self._world.journal.child_started(record)
+        self._emit(EventKind.SPAWNED, pid=record.pid, port=record.port, adopted=self._adopted)
+        if self.state is State.STARTING:
+            self._probe()
+        else:
+            self._terminate()  # asked to stop while it was being born
+
+    def on_spawn_failed(self, reason: str) -> None:
+        """It has no tree."""
+        if self._adopted:
+            # A survivor that went before we could fetch it: a fresh start is as good as any.
+            self.proved = True
+        self._report = ExitReport(code=None, tail=(reason,))
+        self.post(Event.SPAWN_FAILED)
+
+    def on_exited(self, report: ExitReport) -> None:
+        """Its tree is empty."""
+        self._report = report
+        self._emit(EventKind.EXITED, code=report.code, signal=report.signal, lost=report.lost)
+        blamed = self.state is State.STOPPING and self._blamed
+        self.post(Event.EXITED_BLAMED if blamed else Event.EXITED)
+
+    def on_not_ready(self, reason: str) -> None:
+        """Its readiness check has given up."""
+        self._check = None
+        self._blamed = reason
+        self.post(Event.NOT_READY)
+
+    # -- the mailbox -------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        try:
+            result = step(self.state, event)
+        except IllegalEventError as error:
+            # Ours to mend. To the instance the safe thing is to be as if nothing had been said.
+            self._emit(EventKind.BUG, error=str(error))
+            return
+        if result.state is not self.state:
+            previous, self.state = self.state, result.state
+            self.since_wall = self._world.clock.wall()
+            self._emit(EventKind.STATE_CHANGED, previous=previous.value, state=result.state.value)
+        for command in result.commands:
+            self._perform[command]()
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        spec = self.model.spec
+        assert spec is not None, f"{self.id} has no spec: admission starts only what can be launched"
+        self.spec = spec
+        self.incarnation = self._world.journal.next_incarnation(self.id)
+        self.starts += 1
+        self._begin(adopted=False)
+        self._port = self._world.ports.take()
+        self._world.launcher.launch(
+            spec,
+            port=self._port,
+            key=self._world.new_key() if spec.needs_key else "",
+            incarnation=self.incarnation,
+            listener=ChildNews(self),
+        )
+
+    def _begin(self, *, adopted: bool) -> None:
+        self._adopted = adopted
+        self.started_at = self._world.clock.now()
+        self.proved = False
+        self.retry_at = None
+        self.peak = {}
+        self._blamed = ""
+        self._report = ExitReport(code=None)
+        self._drain_grace = self._policy.drain_grace
+        self.note = "adopting" if adopted else "starting"
+
+    def _probe(self) -> None:
+        if self.child is None or self.spec is None:
+            return  # on_spawned comes back here
+        self._unprobe()
+        self._check = self._world.readiness.check(self.child, self.spec, ReadinessNews(self))
+
+    def _unprobe(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+
+    def _publish(self) -> None:
+        now = self._world.clock.now()
+        took = now - self.started_at
+        self._check = None
+        self.note = ""
+        if not self.proved:
+            self.proved = True
+            self.ready_at = self.idle_since = now
+            if not self._adopted and self.spec is not None:
+                self._world.journal.learn(self.spec.fingerprint, load_seconds=took)
+        self.crashes.half_open = False
+        self._port_tries = 0
+        record = self.record
+        self._emit(
+            EventKind.ADOPTED if self._adopted else EventKind.READY,
+            took_seconds=round(took, 3),
+            port=self._port,
+            pid=record.pid if record is not None else None,
+        )
+        self._owner.published(self)
+
+    def _withdraw(self) -> None:
+        self._owner.withdrawn(self)
+
+    def _await_drain(self) -> None:
+        self.note = "draining"
+        if self.leases == 0:
+            self.post(Event.DRAINED)
+        else:
+            self._arm_grace(self._drain_grace)
+
+    def _blame(self) -> None:
+        # What the check said is the cause: the exit that follows is our own doing. Said now, so that those
+        # who wait need not wait for the tree to be gone as well.
+        tail = self.child.tail if self.child is not None else ()
+        self._remember(self._diagnosis(ExitReport(code=None, tail=tail)))
+
+    def _terminate(self) -> None:
+        self.note = "stopping"
+        if self.child is None:
+            return  # on_spawned comes back here
+        self.measure()
+        if self.spec is None:
+            self._kill()
+            return
+        self._arm_grace(self.spec.stop.grace_seconds + KILL_MARGIN)
+        self.child.stop(self.spec.stop)
+
+    def _kill(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            # A tree in an uninterruptible wait outlives even this: insist until it is gone.
+            self._arm_grace(KILL_MARGIN)
+
+    def _reclaim(self) -> None:
+        self._disarm_grace()
+        self.note = ""
+        self.reserved = {}
+        if self._port:
+            self._world.ports.give_back(self._port)
+            self._port = 0
+        if self.child is None:
+            return
+        record = self.child.record
+        if self.peak and self.proved and self.spec is not None:
+            self._world.journal.learn(self.spec.fingerprint, peak_bytes=self.peak)
+        self._world.memory.unwatch(record)
+        self._world.journal.child_ended(record)
+        self.child = None
+
+    def _back_off(self) -> None:
+        if not self._blamed:
+            self._remember(self._diagnosis(self._report))
+        failure = self.last_failure
+        if failure is not None and failure.code == "port_taken" and not self.proved:
+            # A free port is a guess: somebody else took it. Another one, at once, a few times.
+            self._port_tries += 1
+            if self._port_tries <= self._policy.port_retries:
+                self._arm_retry_in(0.0)
+                return
+        self._port_tries = 0
+        now = self._world.clock.now()
+        pause = self.crashes.add(now, proved=self.proved, jitter=self._world.jitter())
+        if pause is None:
+            self.post(Event.CRASH_LOOP)
+        else:
+            self._arm_retry_in(pause)
+
+    def _diagnosis(self, report: ExitReport) -> Diagnosis:
+        found = self._world.diagnose(self.model, report)
+        if not self._blamed:
+            return found
+        cause = f"{self._blamed}; it said: {found.cause}" if report.tail else self._blamed
+        return Diagnosis(cause, found.remedy, found.code)
+
+    def _remember(self, diagnosis: Diagnosis) -> None:
+        self.last_failure = FailureView(
+            cause=diagnosis.cause,
+            remedy=diagnosis.remedy,
+            code=diagnosis.code,
+            at=self._world.clock.wall(),
+            incarnation=self.incarnation,
+        )
+        self._emit(EventKind.FAILED, cause=diagnosis.cause, code=diagnosis.code)
+
+    def _fail_waiters(self) -> None:
+        if self.state is State.FAILED or not self.restart_helps:
+            self._owner.failed(self, self.failure())
+
+    # -- timers ------------------------------------------------------------------------------------
+
+    def _arm_retry(self) -> None:
+        self.crashes.half_open = True
+        self._arm_retry_in(self._policy.retry_failed_after)
+
+    def _arm_retry_in(self, seconds: float) -> None:
+        self._disarm_retry()
+        self.retry_at = self._world.clock.now() + seconds
+        self._retry = self._world.clock.call_later(seconds, self._retry_due)
+
+    def _retry_due(self) -> None:
+        self._retry = None
+        self.retry_at = None
+        self.post(Event.RETRY_DUE)
+
+    def _disarm_retry(self) -> None:
+        self.retry_at = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _arm_grace(self, seconds: float) -> None:
+        self._disarm_grace()
+        self._grace = self._world.clock.call_later(seconds, self._grace_over)
+
+    def _disarm_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    def _grace_over(self) -> None:
+        self._grace = None
+        if self.state in (State.DRAINING, State.STOPPING):
+            self.post(Event.GRACE_OVER)
+
+    def _emit(self, kind: EventKind, **data: object) -> None:
+        event = SupervisorEvent(kind, self.id, self.incarnation, self._world.clock.wall(), data)
+        self._world.emit(event)

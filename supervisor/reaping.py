@@ -1,0 +1,50 @@
+"""Which instances have been idle for too long. Pure: no clock, no I/O, no log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from registry.engine import ModelId
+from supervisor.lifecycle import State
+
+
+@dataclass(frozen=True, slots=True)
+class Idleness:
+    """What reaping needs to know of one instance."""
+
+    model: ModelId
+    state: State
+    leases: int
+    waiting: int
+    idle: float
+    """Seconds since it became ready or its last lease ended, whichever is later."""
+    ttl: float
+    """Seconds; 0 is never."""
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reaping:
+    """Whom to stop now, and when to look again (None: only after news)."""
+
+    stop: tuple[ModelId, ...] = ()
+    look_again_in: float | None = None
+
+
+def reap(instances: Iterable[Idleness]) -> Reaping:
+    """Idle is true idleness: ready, no lease, nobody waiting, for `ttl` seconds. Starting is never
+    idle."""
+    stop: list[ModelId] = []
+    look_again: float | None = None
+    for one in instances:
+        if one.ttl <= 0 or one.pinned or one.state is not State.READY:
+            continue
+        # In use: look again no sooner than it could be idle for long enough. So nobody has to tell the
+        # reaper of every lease that comes back.
+        left = one.ttl if one.leases or one.waiting else one.ttl - one.idle
+        if left <= 0:
+            stop.append(one.model)
+        elif look_again is None or left < look_again:
+            look_again = left
+    return Reaping(tuple(stop), look_again)

@@ -1,0 +1,104 @@
+"""Takes the frozen pictures of `supervisor.view` from live instances. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from registry.engine import DeviceId
+from supervisor.instance import Instance
+from supervisor.lifecycle import WITH_TREE, State
+from supervisor.view import DeviceView, FleetView, InstanceView
+
+if TYPE_CHECKING:
+    from supervisor.fleet import Supervisor
+
+
+def progress_of(instance: Instance, *, now: float, load_seconds: float | None) -> tuple[float, float] | None:
+    """(share done in 0..1, seconds left) of a start, by what earlier starts took; None when unknown."""
+    if instance.state is not State.STARTING or not load_seconds:
+        return None
+    elapsed = now - instance.started_at
+    # Never "done" before it is: the last hundredth is the readiness check's.
+    return min(elapsed / load_seconds, 0.99), max(load_seconds - elapsed, 0.0)
+
+
+def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
+    """One instance now."""
+    world, pool, now = supervisor.world, supervisor.pool, supervisor.world.clock.now()
+    record = instance.record
+    waiting = pool.queue_length(instance.id)
+    progress = progress_of(instance, now=now, load_seconds=supervisor.load_seconds(instance.id))
+    measured = world.memory.of_tree(record) if record is not None else {}
+    idle = None
+    if instance.state is State.READY and instance.leases == 0:
+        idle = now - instance.idle_since
+    note = supervisor.phase(instance.id) if waiting or instance.state in WITH_TREE else ""
+    return InstanceView(
+        model=instance.id,
+        engine=instance.model.engine,
+        state=instance.state,
+        incarnation=instance.incarnation,
+        pid=record.pid if record is not None else None,
+        port=record.port if record is not None else None,
+        since=instance.since_wall,
+        leases=instance.leases,
+        waiting=waiting,
+        oldest_wait_seconds=pool.oldest_wait(instance.id),
+        note=note,
+        progress=progress[0] if progress is not None else None,
+        eta_seconds=progress[1] if progress is not None else None,
+        idle_seconds=idle,
+        ttl=instance.model.ttl,
+        pinned=instance.model.pin,
+        reserved_bytes=sum(instance.reserved.values()),
+        measured_bytes=sum(measured.values()) if measured else None,
+        crashes=instance.crashes.count(now),
+        starts=instance.starts,
+        retry_in_seconds=max(instance.retry_at - now, 0.0) if instance.retry_at is not None else None,
+        last_failure=instance.last_failure,
+        log=record.log if record is not None else instance.last_log,
+    )
+
+
+def device_views(supervisor: Supervisor) -> tuple[DeviceView, ...]:
+    """The devices with what is reserved and what was measured."""
+    usage = supervisor.world.memory.usage()
+    reserved = reserved_by_device(supervisor.instances.values())
+    views = []
+    for device in supervisor.world.memory.devices():
+        measured = usage.get(device.id)
+        views.append(
+            DeviceView(
+                id=device.id,
+                name=device.name,
+                total_bytes=device.total_bytes,
+                budget_bytes=device.budget_bytes,
+                reserved_bytes=reserved.get(device.id, 0),
+                used_bytes=measured.used_bytes if measured is not None else None,
+                free_bytes=measured.free_bytes if measured is not None else None,
+            )
+        )
+    return tuple(views)
+
+
+def reserved_by_device(instances: Iterable[Instance]) -> dict[DeviceId, int]:
+    """Sum of all reservations."""
+    sums: dict[DeviceId, int] = {}
+    for instance in instances:
+        for device, bytes_ in instance.reserved.items():
+            sums[device] = sums.get(device, 0) + bytes_
+    return sums
+
+
+def fleet_view(supervisor: Supervisor) -> FleetView:
+    """Everything now."""
+    return FleetView(
+        at=supervisor.world.clock.wall(),
+        instances=tuple(
+            instance_view(supervisor, supervisor.instances[model]) for model in sorted(supervisor.instances)
+        ),
+        devices=device_views(supervisor),
+        waiting=supervisor.pool.waiting,
+        stopping=supervisor.stopping,
+    )

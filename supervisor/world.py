@@ -1,0 +1,62 @@
+"""All of the world an instance touches, and whom it reports to. Met only in `router.wiring` and in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from registry.engine import Diagnosis
+from registry.model import Model
+from supervisor.errors import ModelFailedError
+from supervisor.ports import (
+    Clock,
+    EventSink,
+    ExitReport,
+    Journal,
+    Launcher,
+    MemoryProbe,
+    PortSource,
+    Readiness,
+)
+
+if TYPE_CHECKING:
+    from supervisor.instance import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The ports, and three small functions that are not deterministic or not ours."""
+
+    clock: Clock
+    launcher: Launcher
+    readiness: Readiness
+    memory: MemoryProbe
+    ports: PortSource
+    journal: Journal
+    emit: EventSink
+    diagnose: Callable[[Model, ExitReport], Diagnosis]
+    new_key: Callable[[], str]
+    """A fresh random API key for an engine that can demand one."""
+    jitter: Callable[[], float]
+    """A number in [0, 1)."""
+
+
+class Owner(Protocol):
+    """Told what its instance did; the fleet is it."""
+
+    def published(self, instance: Instance) -> None:
+        """It may be leased from now on."""
+        ...
+
+    def withdrawn(self, instance: Instance) -> None:
+        """It may not any more; leases that are out stay valid."""
+        ...
+
+    def failed(self, instance: Instance, error: ModelFailedError) -> None:
+        """Starting failed: answer those who wait."""
+        ...
+
+    def changed(self, instance: Instance) -> None:
+        """Its mailbox is empty and its state is another than before."""
+        ...

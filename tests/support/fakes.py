@@ -1,0 +1,472 @@
+"""The supervisor's ports, behaving, on a fake clock. Nothing here waits in real time.
+
+`FakeWorld` wires them and keeps a transcript of what the supervisor reported. A launch does what the model's
+`Script` says; listeners are only ever called from the clock, never inside the call that asked, as the real
+ports promise.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from config.vocabulary import EngineName
+from registry.engine import HOST, DeviceId, Diagnosis, Footprint, LaunchSpec, ModelId, StopPolicy, Wire
+from registry.model import Model, SourceKind
+from supervisor.errors import SupervisorError
+from supervisor.fleet import Supervisor
+from supervisor.policy import Policy
+from supervisor.pool import InstanceLease, Waiter
+from supervisor.ports import (
+    Child,
+    ChildListener,
+    ChildRecord,
+    Device,
+    DeviceUsage,
+    ExitReport,
+    Learned,
+    ReadinessListener,
+    SupervisorEvent,
+)
+from supervisor.world import World
+
+GIB = 2**30
+
+
+class FakeTimer:
+    """A timer of `FakeClock`."""
+
+    def __init__(self, at: float, callback: Callable[[], None]) -> None:
+        self.at = at
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Forget it."""
+        self.callback = None
+
+
+class FakeClock:
+    """Time that moves when told, firing timers in order."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._heap: list[tuple[float, int, FakeTimer]] = []
+        self._order = itertools.count()
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._now
+
+    def wall(self) -> float:
+        """Unix seconds, at a fixed distance."""
+        return self._now + 1.7e9
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> FakeTimer:
+        """A timer."""
+        timer = FakeTimer(self._now + max(seconds, 0.0), callback)
+        heapq.heappush(self._heap, (timer.at, next(self._order), timer))
+        return timer
+
+    def advance(self, seconds: float = 0.0) -> None:
+        """Move on, firing everything that becomes due, in order, also what those timers arm."""
+        end = self._now + seconds
+        fired = 0
+        while self._heap and self._heap[0][0] <= end:
+            at, _, timer = heapq.heappop(self._heap)
+            self._now = max(self._now, at)
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                callback()
+                fired += 1
+                assert fired < 100_000, "timers that re-arm themselves without end"
+        self._now = end
+
+    def next_timer(self) -> float | None:
+        """Seconds until the next timer; None when there is none."""
+        while self._heap and self._heap[0][2].callback is None:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] - self._now if self._heap else None
+
+
+@dataclass(slots=True)
+class Script:
+    """What the next launches of a model do."""
+
+    spawn_after: float = 0.01
+    ready_after: float | None = 4.0
+    """Seconds from spawn to ready; None: never."""
+    not_ready_after: float | None = None
+    """The readiness check gives up."""
+    exit_after: float | None = None
+    """It exits by itself."""
+    exit_code: int = 1
+    tail: tuple[str, ...] = ("RuntimeError: scripted",)
+    spawn_fails: str = ""
+    ignores_term: bool = False
+    stop_takes: float = 0.1
+    uses: int | None = None
+    """Bytes it really holds on the host; None: what was reserved for it."""
+
+
+class FakeChild:
+    """A scripted tree."""
+
+    def __init__(
+        self, world: FakeWorld, record: ChildRecord, script: Script, listener: ChildListener
+    ) -> None:
+        self._world = world
+        self._record = record
+        self.script = script
+        self.listener = listener
+        self.alive = True
+        self.spawned_at = world.clock.now()
+        self.terms = 0
+
+    @property
+    def record(self) -> ChildRecord:
+        """Its identity."""
+        return self._record
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """Its last words."""
+        return self.script.tail
+
+    def stop(self, policy: StopPolicy) -> None:
+        """TERM, and KILL after the grace, as a shim does."""
+        self.terms += 1
+        seconds = policy.grace_seconds if self.script.ignores_term else self.script.stop_takes
+        self._world.clock.call_later(seconds, lambda: self.end(ExitReport(None, 15)))
+
+    def kill(self) -> None:
+        """KILL."""
+        self._world.clock.call_later(0.01, lambda: self.end(ExitReport(None, 9)))
+
+    def crash(self, code: int = 1) -> None:
+        """It dies by itself, now."""
+        self._world.clock.call_later(0, lambda: self.end(ExitReport(code, None, self.script.tail)))
+
+    def end(self, report: ExitReport) -> None:
+        """The tree is empty."""
+        if self.alive:
+            self.alive = False
+            self._world.live.remove(self)
+            self._world.log(f"exit {self._record.model}/{self._record.incarnation}")
+            self.listener.exited(report)
+
+
+class _Check:
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeWorld:
+    """All ports of the supervisor, and the transcript."""
+
+    def __init__(self, *, budget: int = 100 * GIB, devices: Mapping[DeviceId, int] | None = None) -> None:
+        self.clock = FakeClock()
+        self.scripts: dict[ModelId, list[Script]] = {}
+        """Scripts of the next launches; the last one stays."""
+        self.live: list[FakeChild] = []
+        self.transcript: list[str] = []
+        self.events: list[SupervisorEvent] = []
+        self.left_behind: list[tuple[ChildRecord, Script]] = []
+        self.ports_out: set[int] = set()
+        self.spawns = 0
+        self._next_port = 40000
+        self._pids = itertools.count(100)
+        self._incarnations: dict[ModelId, int] = {}
+        self._learned: dict[str, Learned] = {}
+        self.journal_children: dict[int, ChildRecord] = {}
+        pools = devices if devices is not None else {HOST: budget}
+        self._devices = tuple(Device(d, total_bytes=2 * b, budget_bytes=b) for d, b in pools.items())
+        self.world = World(
+            clock=self.clock,
+            launcher=self,
+            readiness=self,
+            memory=self,
+            ports=self,
+            journal=self,
+            emit=self.events.append,
+            diagnose=lambda model, report: Diagnosis(report.tail[-1] if report.tail else "died silently"),
+            new_key=lambda: "key",
+            jitter=lambda: 0.0,
+        )
+
+    def log(self, line: str) -> None:
+        """Add to the transcript."""
+        self.transcript.append(line)
+
+    # -- Launcher
+
+    def _script(self, model: ModelId) -> Script:
+        scripts = self.scripts.get(model)
+        if not scripts:
+            return Script()
+        return scripts.pop(0) if len(scripts) > 1 else scripts[0]
+
+    def launch(
+        self, spec: LaunchSpec, *, port: int, key: str, incarnation: int, listener: ChildListener
+    ) -> None:
+        """Start what the script says."""
+        script = self._script(spec.model)
+        self.log(f"launch {spec.model}/{incarnation}")
+        self.spawns += 1
+        record = ChildRecord(
+            model=spec.model,
+            engine=spec.engine,
+            fingerprint=spec.fingerprint,
+            incarnation=incarnation,
+            port=port,
+            key=key,
+            shim_pid=next(self._pids),
+            shim_started=0.0,
+            pid=next(self._pids),
+            boot_id="boot",
+            socket="",
+            log=f"/log/{spec.model}",
+            spawned_at=self.clock.wall(),
+        )
+        if script.spawn_fails:
+            self.clock.call_later(script.spawn_after, lambda: listener.spawn_failed(script.spawn_fails))
+        else:
+            self.clock.call_later(script.spawn_after, lambda: self._spawn(record, script, listener))
+
+    def _spawn(self, record: ChildRecord, script: Script, listener: ChildListener) -> None:
+        same = [child for child in self.live if child.record.model == record.model]
+        assert not same, f"two live trees of {record.model} (I1)"
+        child = FakeChild(self, record, script, listener)
+        self.live.append(child)
+        if script.exit_after is not None:
+            report = ExitReport(script.exit_code, None, script.tail)
+            self.clock.call_later(script.exit_after, lambda: child.end(report))
+        listener.spawned(child)
+
+    async def survivors(self) -> tuple[ChildRecord, ...]:
+        """What an earlier daemon left."""
+        return tuple(record for record, _ in self.left_behind)
+
+    def attach(self, record: ChildRecord, listener: ChildListener) -> None:
+        """Take one over."""
+        for known, script in self.left_behind:
+            if known is record:
+                self.clock.call_later(0.01, partial(self._spawn, record, script, listener))
+                return
+        self.clock.call_later(0.01, lambda: listener.spawn_failed("gone"))
+
+    # -- Readiness
+
+    def check(self, child: Child, spec: LaunchSpec, listener: ReadinessListener) -> _Check:
+        """Ready when the script says, counted from the spawn."""
+        assert isinstance(child, FakeChild)
+        check, script = _Check(), child.script
+        done = self.clock.now() - child.spawned_at
+
+        def ready() -> None:
+            if not check.cancelled and child.alive:
+                self.log(f"ready {child.record.model}/{child.record.incarnation}")
+                listener.ready()
+
+        def not_ready() -> None:
+            if not check.cancelled and child.alive:
+                listener.not_ready("scripted stall")
+
+        if script.not_ready_after is not None:
+            self.clock.call_later(max(script.not_ready_after - done, 0.001), not_ready)
+        elif script.ready_after is not None:
+            self.clock.call_later(max(script.ready_after - done, 0.001), ready)
+        return check
+
+    # -- MemoryProbe
+
+    def devices(self) -> tuple[Device, ...]:
+        """The pools."""
+        return self._devices
+
+    def usage(self) -> Mapping[DeviceId, DeviceUsage]:
+        """Nothing is measured."""
+        return {}
+
+    def of_tree(self, record: ChildRecord) -> Mapping[DeviceId, int]:
+        """What the script says it uses."""
+        for child in self.live:
+            if child.record.pid == record.pid and child.script.uses is not None:
+                return {HOST: child.script.uses}
+        return {}
+
+    def watch(self, record: ChildRecord) -> None:
+        """Nothing to do."""
+
+    def unwatch(self, record: ChildRecord) -> None:
+        """Nothing to do."""
+
+    # -- PortSource
+
+    def take(self) -> int:
+        """A port."""
+        self._next_port += 1
+        self.ports_out.add(self._next_port)
+        return self._next_port
+
+    def give_back(self, port: int) -> None:
+        """It must have been out."""
+        self.ports_out.discard(port)
+
+    # -- Journal
+
+    def next_incarnation(self, model: ModelId) -> int:
+        """One more."""
+        self._incarnations[model] = self._incarnations.get(model, 0) + 1
+        return self._incarnations[model]
+
+    def child_started(self, record: ChildRecord) -> None:
+        """Remember."""
+        self.journal_children[record.pid] = record
+
+    def child_ended(self, record: ChildRecord) -> None:
+        """Forget."""
+        self.journal_children.pop(record.pid, None)
+
+    def children(self) -> tuple[ChildRecord, ...]:
+        """Those remembered."""
+        return tuple(self.journal_children.values())
+
+    def learned(self, fingerprint: str) -> Learned:
+        """What was learned."""
+        return self._learned.get(fingerprint, Learned())
+
+    def learn(
+        self,
+        fingerprint: str,
+        *,
+        load_seconds: float | None = None,
+        peak_bytes: Mapping[DeviceId, int] | None = None,
+    ) -> None:
+        """The newest load time, the largest peak."""
+        old = self.learned(fingerprint)
+        peaks = dict(old.peak_bytes)
+        for device, bytes_ in (peak_bytes or {}).items():
+            peaks[device] = max(peaks.get(device, 0), bytes_)
+        self._learned[fingerprint] = Learned(load_seconds or old.load_seconds, peaks)
+
+
+def make_model(
+    name: str,
+    *,
+    size: int = 10 * GIB,
+    ttl: float = 0.0,
+    pin: bool = False,
+    preload: bool = False,
+    concurrency: int | None = None,
+    alone: bool = False,
+    device: DeviceId = HOST,
+    argv: tuple[str, ...] = ("engine", "{port}"),
+) -> Model:
+    """A model of *size* bytes on *device*."""
+    model_id = ModelId(name)
+    spec = LaunchSpec(
+        model=model_id,
+        engine=EngineName.COMMAND,
+        argv=argv,
+        footprint=Footprint({device: size}),
+        measures_free_memory=alone,
+    )
+    return Model(
+        id=model_id,
+        engine=EngineName.COMMAND,
+        source=name,
+        source_kind=SourceKind.CONFIG,
+        ttl=ttl,
+        pin=pin,
+        preload=preload,
+        concurrency=concurrency,
+        spec=spec,
+        wire=Wire(name),
+    )
+
+
+@dataclass(slots=True)
+class Request:
+    """One request through the supervisor, without asyncio."""
+
+    model: ModelId
+    lease: InstanceLease | None = None
+    error: SupervisorError | None = None
+    waiter: Waiter | None = None
+
+    def done(self, outcome: str = "served") -> None:
+        """Give the lease back."""
+        assert self.lease is not None, f"{self.model}: no lease, error {self.error!r}"
+        self.lease.release(FakeOutcome(outcome))
+
+    @property
+    def open(self) -> bool:
+        """Neither leased nor refused yet."""
+        return self.lease is None and self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class FakeOutcome:
+    """An outcome by name."""
+
+    value: str
+
+
+@dataclass(slots=True)
+class Fleet:
+    """A supervisor over a fake world, with requests that can be asked about."""
+
+    models: tuple[Model, ...]
+    policy: Policy = field(default_factory=Policy)
+    fake: FakeWorld = field(default_factory=FakeWorld)
+    supervisor: Supervisor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.supervisor = Supervisor(self.models, self.fake.world, self.policy)
+
+    def request(self, model: str, *, timeout: float | None = None) -> Request:
+        """Ask for a lease as the router does: the warm path first, then the queue."""
+        request = Request(ModelId(model))
+        request.lease = self.supervisor.lease_now(request.model)
+        if request.lease is not None:
+            self._assert_alive(request.lease)
+            return request
+
+        def granted(lease: InstanceLease) -> None:
+            assert request.open, "answered twice (I4)"
+            self._assert_alive(lease)
+            request.lease = lease
+
+        def refused(error: SupervisorError) -> None:
+            assert request.open, "answered twice (I4)"
+            request.error = error
+
+        try:
+            request.waiter = self.supervisor.ask(
+                request.model, timeout=timeout, granted=granted, refused=refused
+            )
+        except SupervisorError as error:
+            request.error = error
+        return request
+
+    def _assert_alive(self, lease: InstanceLease) -> None:
+        alive = {child.record.pid for child in self.fake.live}
+        assert lease.generation in alive, "a lease on a tree that is gone"
+
+    def advance(self, seconds: float = 0.0) -> None:
+        """Move time on."""
+        self.fake.clock.advance(seconds)
+
+    def state(self, model: str) -> str:
+        """Its state's name."""
+        return self.supervisor.instances[ModelId(model)].state.value
+
+    def child(self, model: str) -> FakeChild:
+        """Its live tree."""
+        return next(child for child in self.fake.live if child.record.model == model)
