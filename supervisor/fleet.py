@@ -143,6 +143,11 @@ class Supervisor:
             instance.stop(drain_grace=drain_grace)
         await self._until(lambda: all(i.state not in WITH_TREE for i in self.instances.values()))
 
+    def hurry(self) -> None:
+        """Cut what still drains and kill what still stops: somebody asked twice."""
+        for instance in self.instances.values():
+            instance.hurry()
+
     # -- requests ----------------------------------------------------------------------------------
 
     def lease_now(self, model: ModelId) -> InstanceLease | None:

@@ -167,6 +167,14 @@ class Instance:
         self._drain_grace = grace
         self.post(Event.STOP)
 
+    def hurry(self) -> None:
+        """End it now: no more grace for its leases, none for its tree."""
+        self.stop(drain_grace=0.0)
+        if self.state is State.DRAINING:
+            self.post(Event.GRACE_OVER)
+        if self.state is State.STOPPING:
+            self.post(Event.GRACE_OVER)
+
     def lease_returned(self) -> None:
         """A lease came back; the last one ends draining."""
         if self.leases < 1:

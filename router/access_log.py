@@ -1,0 +1,163 @@
+"""The access log: one line per request, formatted at once, written in batches.
+
+Neither query strings nor headers nor bodies get in, so no secret does. What clients chose (path, model) is
+escaped where it is not printable: a request cannot forge a line or colour a terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from router.logs import Format, LineSink
+from router.ports import RequestRecord
+from supervisor.ports import Clock, Timer
+
+FLUSH_SECONDS: Final = 0.25
+"""Longest a line waits: a person tailing the log does not notice, and a busy second is four writes."""
+FLUSH_LINES: Final = 256
+"""A batch of this many is written at once, so that memory stays bounded at any rate."""
+LONGEST_TEXT: Final = 200
+"""Characters of a path or model that are kept."""
+
+
+def _plain(text: str) -> str:
+    """*text* without anything that could end a line, and not longer than `LONGEST_TEXT`."""
+    if len(text) > LONGEST_TEXT:
+        text = text[:LONGEST_TEXT] + "…"
+    if text.isprintable():
+        return text
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def _path(record: RequestRecord) -> str:
+    return _plain(record.path.partition("?")[0])
+
+
+def size(count: int) -> str:
+    """*count* bytes in three or four characters: `512B`, `1.2kB`, `64MB`."""
+    if count < 1000:
+        return f"{count}B"
+    value, unit = count / 1000, "kB"
+    for larger in ("MB", "GB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f}{unit}" if value < 10 else f"{value:.0f}{unit}"
+
+
+def console_line(record: RequestRecord, stamp: str) -> str:
+    """For people: time, client, request, model, status, outcome, size, then times that matter."""
+    line = f"{stamp} {record.client or '-'} {record.method} {_path(record)} {record.status}"
+    if record.model:
+        line += f" {_plain(record.model)}"
+    line += f" {record.code or record.outcome} {size(record.bytes_out)} {record.total:.3f}s"
+    if record.first_byte:
+        line += f" first={record.first_byte:.3f}s"
+    if record.waited >= 0.001:
+        line += f" waited={record.waited:.3f}s"
+    if record.prompt_tokens or record.completion_tokens:
+        line += f" tokens={record.prompt_tokens}+{record.completion_tokens}"
+    if record.retried:
+        line += " retried"
+    return f"{line} {record.request_id}\n"
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One JSON line. The keys are documented and stable."""
+
+    time: str
+    event: str
+    request_id: str
+    client: str
+    method: str
+    path: str
+    status: int
+    model: str
+    outcome: str
+    code: str
+    streamed: bool
+    bytes_in: int
+    bytes_out: int
+    waited_seconds: float
+    first_byte_seconds: float
+    total_seconds: float
+    prompt_tokens: int
+    completion_tokens: int
+    retried: bool
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_line(record: RequestRecord, stamp: str) -> str:
+    """For programs: one object with the same keys on every line."""
+    entry = _Entry(
+        time=stamp,
+        event="request_served",
+        request_id=record.request_id,
+        client=record.client,
+        method=record.method,
+        path=_path(record),
+        status=record.status,
+        model=_plain(record.model),
+        outcome=record.outcome,
+        code=record.code,
+        streamed=record.streamed,
+        bytes_in=record.bytes_in,
+        bytes_out=record.bytes_out,
+        waited_seconds=round(record.waited, 6),
+        first_byte_seconds=round(record.first_byte, 6),
+        total_seconds=round(record.total, 6),
+        prompt_tokens=record.prompt_tokens,
+        completion_tokens=record.completion_tokens,
+        retried=record.retried,
+    )
+    return _encode(entry).decode() + "\n"
+
+
+class AccessLog:
+    """Satisfies `router.ports.Recorder`. Belongs to the event loop's thread."""
+
+    def __init__(self, sink: LineSink | Callable[[str], None], *, style: Format, clock: Clock) -> None:
+        self._write = sink.write if isinstance(sink, LineSink) else sink
+        self._format = json_line if style == "json" else console_line
+        self._stamp_format = "%Y-%m-%dT%H:%M:%SZ" if style == "json" else "%H:%M:%S"
+        self._to_parts = time.gmtime if style == "json" else time.localtime
+        self._clock = clock
+        self._lines: list[str] = []
+        self._timer: Timer | None = None
+        self._second = -1
+        self._stamp = ""
+
+    def __call__(self, record: RequestRecord) -> None:
+        """Note a finished request; its line is written within `FLUSH_SECONDS`.
+
+        Reads of the control app that went well are left out: an open status page alone is one a second.
+        """
+        if record.outcome == "control" and record.status < 400 and record.method in ("GET", "HEAD"):
+            return
+        second = int(self._clock.wall())
+        if second != self._second:
+            # strftime is the dearest part of a line; a second has thousands of them.
+            self._second = second
+            self._stamp = time.strftime(self._stamp_format, self._to_parts(second))
+        self._lines.append(self._format(record, self._stamp))
+        if len(self._lines) >= FLUSH_LINES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._clock.call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Write what there is, now. Also to be called once before the sink is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lines:
+            self._write("".join(self._lines))
+            self._lines.clear()

@@ -1,0 +1,69 @@
+"""What the control app is given: small protocols and plain callables, met only in `router.wiring`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from registry.engine import ModelId
+from registry.model import Model
+from router.control.events import EventRing
+from router.metrics import Metrics
+from supervisor.ports import Clock
+from supervisor.view import Fleet
+
+
+class CatalogView(Protocol):
+    """The part of the registry's catalog that control shows."""
+
+    @property
+    def models(self) -> Mapping[ModelId, Model]:
+        """Every model that can be asked for, by id."""
+        ...
+
+
+class Spawn(Protocol):
+    """`supervisor.tasks.TaskScope.spawn`: runs a coroutine as a task somebody holds."""
+
+    def __call__(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FrontStats:
+    """What the front has open now."""
+
+    connections: int = 0
+    in_flight: int = 0
+    """Requests whose answer is not complete."""
+    buffered_bytes: int = 0
+    """Of request bodies."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlDeps:
+    """Everything the control app needs; nothing in it is reached any other way."""
+
+    fleet: Fleet
+    catalog: Callable[[], CatalogView]
+    """The catalog now; a reload replaces it."""
+    resolve: Callable[[str], Model]
+    """A name (id, alias …) to its model. Raises a `RegistryError`."""
+    entry: Callable[[Model, str], Mapping[str, Any]]
+    """A model and its state as one entry of `/v1/models`: `registry.catalog.openai_entry`."""
+    events: EventRing
+    metrics: Metrics
+    front: Callable[[], FrontStats]
+    clock: Clock
+    spawn: Spawn
+    version: str
+    pid: int
+    listen: tuple[str, ...]
+    """Addresses the daemon listens on, `host:port`."""
+    started: float
+    """`clock.now()` when the daemon started."""
+    default_model: str | None = None
+    """Served when a request names none."""
+    host_names: frozenset[str] = frozenset()
+    """Further names that a `Host` header may carry while we listen on loopback only."""

@@ -1,0 +1,54 @@
+// Numbers and events in words. Nothing here touches the page.
+
+export function bytes(count) {
+  if (count === null || count === undefined) return "–";
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit += 1; }
+  return `${unit < 2 || count >= 100 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
+}
+
+export function span(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds / 60) % 60} min`;
+  return `${Math.floor(seconds / 86400)} d ${Math.floor(seconds / 3600) % 24} h`;
+}
+
+export function short(seconds) {
+  return seconds < 60 ? `${Math.max(0, Math.ceil(seconds))} s` : span(seconds);
+}
+
+export function many(count) {
+  if (count < 10000) return String(count);
+  if (count < 1e6) return `${(count / 1e3).toFixed(1)} k`;
+  return `${(count / 1e6).toFixed(1)} M`;
+}
+
+export function context(tokens) {
+  return tokens >= 1024 && tokens % 1024 === 0 ? `${tokens / 1024}k context` : `${many(tokens)} context`;
+}
+
+export function clock(at) {
+  return new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+}
+
+export function tell(event) {
+  const data = event.data;
+  switch (event.kind) {
+    case "instance_state_changed": return [`${data.previous} → ${data.state}`, data.state === "failed" ? "bad" : null];
+    case "instance_spawned": return [`process ${data.pid} started, port ${data.port}`];
+    case "instance_adopted": return [`taken over from the earlier daemon, process ${data.pid}`, "good"];
+    case "instance_ready": return [`ready after ${Number(data.took_seconds).toFixed(1)} s`, "good"];
+    case "instance_failed": return [`failed: ${data.cause}`, "bad"];
+    case "instance_exited": return [`process ended${data.signal ? ` by signal ${data.signal}` : data.code === null ? "" : ` with status ${data.code}`}`];
+    case "instance_evicted": return [`makes room${data.beneficiary ? ` for ${data.beneficiary}` : ""}`, "warn"];
+    case "instance_reaped": return ["idle for too long"];
+    case "request_refused": return [`refused: ${data.reason}`, "warn"];
+    default: {
+      const words = Object.entries(data).map(([key, value]) => `${key} ${value}`).join(", ");
+      return [`${event.kind.replaceAll("_", " ")}${words ? `: ${words}` : ""}`];
+    }
+  }
+}

@@ -1,0 +1,255 @@
+"""The daemon at one moment as JSON: what `/status` and `/api/status` answer. Pure.
+
+The keys are documented here and stable: keys may be added, none is renamed or changes its unit. Times are
+Unix seconds where a key ends in `at` or `since`, durations are seconds, sizes are bytes; null is "unknown" or
+"does not apply".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, TypedDict
+
+from registry.engine import ModelId
+from registry.model import Model
+from router.control.deps import FrontStats
+from router.metrics import RequestTotals
+from supervisor.lifecycle import State
+from supervisor.view import FailureView, FleetView, InstanceView
+
+UNUSABLE: Final = "unusable"
+"""State of a model that cannot run here; `problem` says why."""
+ENDPOINT: Final = "endpoint"
+"""State of a model that a configured endpoint serves."""
+
+RECENT_EVENTS: Final = 30
+
+
+class MemoryStatus(TypedDict):
+    """Bytes on all devices together."""
+
+    estimated_bytes: int | None
+    """What the registry expects an instance to need."""
+    reserved_bytes: int
+    """What admission holds for the instance now."""
+    measured_bytes: int | None
+    """What its process tree was last seen to hold."""
+
+
+class ErrorStatus(TypedDict):
+    """Why the last incarnation ended or did not come up."""
+
+    cause: str
+    remedy: str
+    code: str
+    at: float
+    incarnation: int
+
+
+class ProblemStatus(TypedDict):
+    """Why a model cannot be served here at all."""
+
+    code: str
+    message: str
+
+
+class ModelStatus(TypedDict):
+    """One model: what it is, and how its instance does."""
+
+    id: str
+    aliases: list[str]
+    source: str
+    source_kind: str
+    engine: str
+    capabilities: list[str]
+    context_length: int | None
+    size_bytes: int | None
+    state: str
+    """A state of the lifecycle, or `unusable`, or `endpoint`."""
+    since: float | None
+    note: str
+    progress: float | None
+    """0 to 1 while starting."""
+    eta_seconds: float | None
+    pid: int | None
+    port: int | None
+    incarnation: int | None
+    in_flight: int
+    waiting: int
+    oldest_wait_seconds: float
+    idle_seconds: float | None
+    ttl_seconds: float
+    """0: never stopped for idleness."""
+    pinned: bool
+    memory: MemoryStatus
+    crashes: int
+    starts: int
+    retry_in_seconds: float | None
+    requests: int
+    """Inference requests that named it, since the daemon started."""
+    has_log: bool
+    last_error: ErrorStatus | None
+    problem: ProblemStatus | None
+
+
+class Status(TypedDict):
+    """Everything."""
+
+    version: str
+    pid: int
+    listen: list[str]
+    at: float
+    uptime_seconds: float
+    ready: bool
+    not_ready_because: str
+    """Empty when ready."""
+    stopping: bool
+    in_flight: int
+    waiting: int
+    loop_lag_seconds: float
+    requests: dict[str, int]
+    """`RequestTotals`, since the daemon started."""
+    front: dict[str, int]
+    """`FrontStats`."""
+    devices: list[dict[str, Any]]
+    """`DeviceView` each."""
+    default_model: str | None
+    models: list[ModelStatus]
+    """Everything that can be asked for, sorted by id."""
+    instances: list[dict[str, Any]]
+    """`InstanceView` each: what the supervisor owns, in its own words."""
+    recent_events: list[dict[str, Any]]
+    """Newest first; the shape of `/api/events`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a status is made of, gathered by the caller."""
+
+    version: str
+    pid: int
+    listen: tuple[str, ...]
+    uptime_seconds: float
+    fleet: FleetView
+    models: Mapping[ModelId, Model]
+    totals: RequestTotals
+    requests_of: Callable[[str], int]
+    front: FrontStats
+    loop_lag_seconds: float
+    events: list[dict[str, Any]]
+    default_model: str | None
+
+
+def state_of(model: Model, instance: InstanceView | None) -> str:
+    """The word `/v1/models`, `/api` and the page show for it."""
+    if model.endpoint is not None:
+        return ENDPOINT
+    if model.problem is not None:
+        return UNUSABLE
+    return State.STOPPED.value if instance is None else instance.state.value
+
+
+def not_ready_because(fleet: FleetView, models: Mapping[ModelId, Model]) -> str:
+    """Why no request can make progress now; "" when some can."""
+    if fleet.stopping:
+        return "the daemon is shutting down"
+    if not models:
+        return "no model is known: add one under `models:` or download one into the Hugging Face cache"
+    states = {instance.model: instance for instance in fleet.instances}
+    words = {state_of(model, states.get(model.id)) for model in models.values()}
+    if words <= {UNUSABLE}:
+        first = next(iter(models.values()))
+        return f"no model can be served here; {first.id}: {first.problem}"
+    if words <= {UNUSABLE, State.FAILED.value, State.BACKOFF.value}:
+        return "every model fails to start: see last_error in /api/status"
+    return ""
+
+
+def status(moment: Moment) -> Status:
+    """The whole picture."""
+    fleet = moment.fleet
+    instances = {instance.model: instance for instance in fleet.instances}
+    because = not_ready_because(fleet, moment.models)
+    return Status(
+        version=moment.version,
+        pid=moment.pid,
+        listen=list(moment.listen),
+        at=fleet.at,
+        uptime_seconds=moment.uptime_seconds,
+        ready=not because,
+        not_ready_because=because,
+        stopping=fleet.stopping,
+        in_flight=sum(instance.leases for instance in fleet.instances),
+        waiting=fleet.waiting,
+        loop_lag_seconds=moment.loop_lag_seconds,
+        requests=asdict(moment.totals),
+        front=asdict(moment.front),
+        devices=[asdict(device) for device in fleet.devices],
+        default_model=moment.default_model,
+        models=[
+            model_status(model, instances.get(model.id), requests=moment.requests_of(model.id))
+            for _, model in sorted(moment.models.items())
+        ],
+        instances=[asdict(instance) for instance in fleet.instances],
+        recent_events=moment.events,
+    )
+
+
+def model_status(model: Model, instance: InstanceView | None, *, requests: int) -> ModelStatus:
+    """One model with its instance; one without an instance is shown as stopped."""
+    facts, view = model.facts, instance
+    return ModelStatus(
+        id=model.id,
+        aliases=list(model.aliases),
+        source=model.source,
+        source_kind=model.source_kind.value,
+        engine=model.engine.value,
+        capabilities=sorted(capability.value for capability in model.capabilities),
+        context_length=facts.context_length.value,
+        size_bytes=facts.size_bytes.value,
+        state=state_of(model, view),
+        since=None if view is None else view.since,
+        note="" if view is None else view.note,
+        progress=None if view is None else view.progress,
+        eta_seconds=None if view is None else view.eta_seconds,
+        pid=None if view is None else view.pid,
+        port=None if view is None else view.port,
+        incarnation=None if view is None else view.incarnation,
+        in_flight=0 if view is None else view.leases,
+        waiting=0 if view is None else view.waiting,
+        oldest_wait_seconds=0.0 if view is None else view.oldest_wait_seconds,
+        idle_seconds=None if view is None else view.idle_seconds,
+        ttl_seconds=model.ttl if view is None else view.ttl,
+        pinned=model.pin if view is None else view.pinned,
+        memory=MemoryStatus(
+            estimated_bytes=model.footprint.total or None,
+            reserved_bytes=0 if view is None else view.reserved_bytes,
+            measured_bytes=None if view is None else view.measured_bytes,
+        ),
+        crashes=0 if view is None else view.crashes,
+        starts=0 if view is None else view.starts,
+        retry_in_seconds=None if view is None else view.retry_in_seconds,
+        requests=requests,
+        has_log=view is not None and view.log is not None,
+        last_error=None if view is None else _failure(view.last_failure),
+        problem=_problem(model),
+    )
+
+
+def _failure(failure: FailureView | None) -> ErrorStatus | None:
+    if failure is None:
+        return None
+    return ErrorStatus(
+        cause=failure.cause,
+        remedy=failure.remedy,
+        code=failure.code,
+        at=failure.at,
+        incarnation=failure.incarnation,
+    )
+
+
+def _problem(model: Model) -> ProblemStatus | None:
+    if model.problem is None:
+        return None
+    return ProblemStatus(code=model.problem.code, message=str(model.problem))

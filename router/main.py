@@ -1,0 +1,116 @@
+"""`modelyard serve`: from the command line to a running daemon and back to an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import uvloop
+
+from config.errors import ConfigError
+from config.load import Loaded, find_config, load_settings
+from router.logs import choose_format, configure_logging
+from supervisor.errors import AlreadyRunningError
+
+if TYPE_CHECKING:
+    from router.wiring import Daemon
+
+log = structlog.get_logger("modelyard")
+
+EXIT_FAILURE: Final = 1
+EXIT_ALREADY_RUNNING: Final = 75
+"""EX_TEMPFAIL of sysexits.h: another daemon holds the state directory."""
+EXIT_CONFIG: Final = 78
+"""EX_CONFIG of sysexits.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command line says; None leaves it to the configuration."""
+
+    config: Path | None = None
+    listen: str | None = None
+    state_dir: Path | None = None
+    log_format: str | None = None
+    log_level: str | None = None
+    version: str = "0"
+    """Of the program, for /status and metrics."""
+    demo_dir: Path | None = None
+    """`demo/models` of a source checkout."""
+
+
+def serve(options: ServeOptions) -> int:
+    """Run the daemon until it is told to stop; returns the exit status.
+
+    0 after a clean stop, 75 when another daemon holds the state directory, 78 for a configuration that cannot
+    be used, 1 for anything else that keeps it from serving. One line on standard error says which.
+    """
+    try:
+        loaded = _settings(options)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_CONFIG
+    settings = loaded.settings
+    style = choose_format(settings.log.format, is_tty=sys.stderr.isatty(), environ=os.environ)
+    sink = configure_logging(style=style, level=settings.log.level)
+    from router.wiring import Daemon, Origin  # what costs import time comes after the configuration
+
+    try:
+        origin = Origin(reload=lambda: _settings(options), version=options.version, demo_dir=options.demo_dir)
+        daemon = Daemon(loaded, origin, sink=sink, style=style)
+        uvloop.run(_run(daemon))
+    except AlreadyRunningError as error:
+        sys.stderr.write(f"modelyard: {error}\n")
+        return EXIT_ALREADY_RUNNING
+    except OSError as error:
+        sys.stderr.write(f"modelyard: {error}\n")
+        return EXIT_FAILURE
+    finally:
+        sink.close()
+    return 0
+
+
+def _settings(options: ServeOptions) -> Loaded:
+    """The settings of the file, with what the command line says in their place. Raises ConfigError."""
+    loaded = load_settings(find_config(options.config, os.environ, Path.cwd()), os.environ)
+    settings = loaded.settings
+    over: dict[str, object] = {}
+    if options.listen is not None:
+        over["listen"] = options.listen
+    if options.state_dir is not None:
+        over["state_dir"] = options.state_dir.absolute()
+    logs = {k: v for k, v in (("format", options.log_format), ("level", options.log_level)) if v is not None}
+    if logs:
+        over["log"] = settings.log.model_copy(update=logs)
+    return Loaded(settings.model_copy(update=over), loaded.path)
+
+
+async def _run(daemon: Daemon) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    asked = 0
+
+    def told(signum: int) -> None:
+        nonlocal asked
+        asked += 1
+        log.info("signal_received", signal=signal.Signals(signum).name)
+        if asked == 1:
+            stop.set()
+        else:
+            # A person who presses Ctrl-C twice does not want to wait for a long answer.
+            daemon.hurry()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, told, signum)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    try:
+        await daemon.start()
+        await stop.wait()
+    finally:
+        await daemon.stop()

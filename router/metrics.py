@@ -1,0 +1,268 @@
+"""Counters of the whole daemon: plain integers where requests pass, Prometheus' shapes only when scraped.
+
+`Metrics.record` runs once per request on the event loop, so it takes no lock and builds no label object: it
+finds a row in a dict and adds to it. A scrape copies the numbers on the loop (`snapshot`); what the copy
+looks like to Prometheus is `router.control.exposition`'s business.
+
+Labels are bounded: a model that the catalog does not have is `other`, a path that is no inference endpoint is
+`control`, statuses come from a fixed set and codes are counted up to a limit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Final
+
+from registry.capability import ENDPOINTS
+from router.ports import Outcome, RequestRecord
+from supervisor.ports import Clock, EventKind, SupervisorEvent, Timer
+from supervisor.view import FleetView
+
+OTHER: Final = "other"
+CONTROL: Final = "control"
+REFUSED: Final = "refused"
+
+SECONDS: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+"""From the front's own cost (a few ms) to the longest answer or cold start we allow (10 minutes)."""
+
+_OUTCOMES: Final = frozenset({*(outcome.value for outcome in Outcome), REFUSED, CONTROL})
+_STATUSES: Final = {status.value: str(status.value) for status in HTTPStatus} | {499: "499"}
+
+MOST_CODES: Final = 64
+"""Refusal codes are words of ours, about thirty; more than this is a bug that must not grow the series."""
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts per bucket (not cumulative) and the sum; the last bucket is +Inf."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    total: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+    def copy(self) -> Histogram:
+        return Histogram(self.counts.copy(), self.total)
+
+    def buckets(self) -> list[tuple[str, float]]:
+        running, rows = 0, []
+        for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
+            running += count
+            rows.append((bound, float(running)))
+        return rows
+
+
+@dataclass(slots=True)
+class PerModel:
+    """What is counted for one model (or for `other`)."""
+
+    requests: int = 0
+    request_seconds: Histogram = field(default_factory=Histogram)
+    first_byte_seconds: Histogram = field(default_factory=Histogram)
+    wait_seconds: Histogram = field(default_factory=Histogram)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    retries: int = 0
+    starts: int = 0
+    exits: int = 0
+
+    def copy(self) -> PerModel:
+        return replace(
+            self,
+            request_seconds=self.request_seconds.copy(),
+            first_byte_seconds=self.first_byte_seconds.copy(),
+            wait_seconds=self.wait_seconds.copy(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTotals:
+    """Inference requests since the daemon started. `total` is the sum of the four below it."""
+
+    total: int = 0
+    served: int = 0
+    refused: int = 0
+    failed: int = 0
+    """Cut or never answered: the engine's fault or ours."""
+    client_gone: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+SeriesKey = tuple[str, str, str, str]
+"""model, endpoint, outcome, HTTP status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of every number at one moment; nothing in it changes any more."""
+
+    requests: dict[SeriesKey, int]
+    refusals: dict[tuple[str, str], int]
+    models: dict[str, PerModel]
+    events: dict[str, int]
+    lag_seconds: float
+    version: str
+    fleet: FleetView
+
+
+class Metrics:
+    """The daemon's counters. Belongs to the event loop's thread."""
+
+    def __init__(self, *, version: str, models: Iterable[str] = ()) -> None:
+        self._version = version
+        self._requests: dict[SeriesKey, int] = {}
+        self._refusals: dict[tuple[str, str], int] = {}
+        self._codes: set[str] = set()
+        self._models: dict[str, PerModel] = {OTHER: PerModel()}
+        self._events: dict[str, int] = {kind.value: 0 for kind in EventKind}
+        self.lag = LagGauge()
+        """Where the loop's lag is kept; a `LoopLag` feeds it."""
+        self.set_models(models)
+
+    def set_models(self, models: Iterable[str]) -> None:
+        """The ids that may be labels. Series of models that are gone are dropped, those of others kept."""
+        wanted = {*models, OTHER}
+        for gone in self._models.keys() - wanted:
+            del self._models[gone]
+        self._requests = {key: count for key, count in self._requests.items() if key[0] in wanted}
+        self._refusals = {key: count for key, count in self._refusals.items() if key[0] in wanted}
+        for model in wanted - self._models.keys():
+            self._models[model] = PerModel()
+
+    def record(self, record: RequestRecord) -> None:
+        """Count a finished request; under 3 us. Satisfies `router.ports.Recorder`."""
+        endpoint = ENDPOINTS.get(record.path.partition("?")[0])
+        row = self._models.get(record.model)
+        model = OTHER if row is None else record.model
+        outcome = record.outcome if record.outcome in _OUTCOMES else OTHER
+        path = CONTROL if endpoint is None else endpoint.path
+        key = (model, path, outcome, _STATUSES.get(record.status, OTHER))
+        self._requests[key] = self._requests.get(key, 0) + 1
+        if outcome == REFUSED:
+            self._refuse(model, record.code)
+        if endpoint is not None:
+            self._count(self._models[OTHER] if row is None else row, record)
+
+    def _refuse(self, model: str, code: str) -> None:
+        if code not in self._codes:
+            if len(self._codes) >= MOST_CODES:
+                code = OTHER
+            self._codes.add(code)
+        self._refusals[model, code] = self._refusals.get((model, code), 0) + 1
+
+    @staticmethod
+    def _count(row: PerModel, record: RequestRecord) -> None:
+        row.requests += 1
+        row.bytes_in += record.bytes_in
+        row.bytes_out += record.bytes_out
+        row.retries += record.retried
+        row.prompt_tokens += record.prompt_tokens
+        row.completion_tokens += record.completion_tokens
+        row.request_seconds.observe(record.total)
+        # A refusal comes in no time and would make the engines look fast.
+        if record.outcome == Outcome.SERVED:
+            row.first_byte_seconds.observe(record.first_byte)
+            row.wait_seconds.observe(record.waited)
+
+    def on_event(self, event: SupervisorEvent) -> None:
+        """Count what the supervisor reported. Satisfies `supervisor.ports.EventSink`."""
+        self._events[event.kind.value] += 1
+        row = self._models.get(event.model) or self._models[OTHER]
+        if event.kind is EventKind.SPAWNED:
+            # A tree taken over from an earlier daemon was started by that one.
+            row.starts += not event.data.get("adopted")
+        elif event.kind is EventKind.EXITED:
+            row.exits += 1
+
+    def totals(self) -> RequestTotals:
+        """Inference requests by how they ended, over all models."""
+        by_outcome = dict.fromkeys((*_OUTCOMES, OTHER), 0)
+        for (_, endpoint, outcome, _), count in self._requests.items():
+            if endpoint != CONTROL:
+                by_outcome[outcome] += count
+        rows = self._models.values()
+        served, refused = by_outcome[Outcome.SERVED], by_outcome[REFUSED]
+        client_gone, total = by_outcome[Outcome.CLIENT_GONE], sum(by_outcome.values())
+        return RequestTotals(
+            total=total,
+            served=served,
+            refused=refused,
+            failed=total - served - refused - client_gone,
+            client_gone=client_gone,
+            prompt_tokens=sum(row.prompt_tokens for row in rows),
+            completion_tokens=sum(row.completion_tokens for row in rows),
+        )
+
+    def requests_of(self, model: str) -> int:
+        """Inference requests that named *model*, however they ended; 0 for an id that is no label."""
+        row = self._models.get(model)
+        return 0 if row is None else row.requests
+
+    def snapshot(self, fleet: FleetView) -> Snapshot:
+        """Everything now, with the gauges of *fleet*; O(series)."""
+        return Snapshot(
+            requests=self._requests.copy(),
+            refusals=self._refusals.copy(),
+            models={model: row.copy() for model, row in self._models.items()},
+            events=self._events.copy(),
+            lag_seconds=self.lag.worst(),
+            version=self._version,
+            fleet=fleet,
+        )
+
+
+# -- the event loop's lag --------------------------------------------------------------------------
+
+
+class LagGauge:
+    """The longest of the last 60 delays: a scrape every 15 to 60 s sees every stall at least once."""
+
+    def __init__(self) -> None:
+        self._recent = [0.0] * 60
+        self._next = 0
+
+    def observe(self, seconds: float) -> None:
+        """One measured delay; never negative."""
+        self._recent[self._next] = max(0.0, seconds)
+        self._next = (self._next + 1) % len(self._recent)
+
+    def worst(self) -> float:
+        """The longest of them."""
+        return max(self._recent)
+
+
+class LoopLag:
+    """Measures how late a timer of one second comes: that long, requests waited for somebody's slow code."""
+
+    def __init__(self, clock: Clock, gauge: LagGauge, *, every: float = 1.0) -> None:
+        self._clock = clock
+        self._gauge = gauge
+        self._every = every
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Measure from now on, until `close`."""
+        due = self._clock.now() + self._every
+
+        def tick() -> None:
+            self._gauge.observe(self._clock.now() - due)
+            self.start()
+
+        self._timer = self._clock.call_later(self._every, tick)
+
+    def close(self) -> None:
+        """Stop measuring."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,406 @@
+"""The composition root: every port meets its adapter here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from config import places
+from config.load import Loaded
+from config.schema import Settings, parse_listen
+from registry.catalog import Catalog, build_catalog, openai_entry
+from registry.discovery import Environment
+from registry.engine import Diagnosis, Machine
+from registry.engine_choice import ENGINES
+from registry.machine import read_machine
+from registry.model import Model
+from router.access_log import AccessLog
+from router.control.app import build_app
+from router.control.deps import ControlDeps, FrontStats
+from router.control.door import Door
+from router.control.events import EventRing
+from router.endpoints import INSTANCE_HEADER, Endpoints
+from router.errors import refusal_for
+from router.front import Front
+from router.logs import Format, LineSink
+from router.metrics import LoopLag, Metrics
+from router.ports import FrontLimits, Recorder, RequestRecord
+from router.service import Notifier, inherited_listeners
+from router.shared import FrontPorts, request_ids
+from router.upstreams import CatalogDirectory, FleetUpstreams
+from supervisor.clock import SystemClock
+from supervisor.fleet import Supervisor
+from supervisor.journal import SqliteJournal
+from supervisor.memory import HostMemory
+from supervisor.policy import Policy
+from supervisor.port_source import LoopbackPorts
+from supervisor.ports import EventKind, ExitReport, SupervisorEvent
+from supervisor.readiness import HttpReadiness
+from supervisor.shim_client import ShimLauncher, ShimSettings
+from supervisor.state_dir import StateDir
+from supervisor.tasks import TaskScope
+from supervisor.world import World
+
+log = structlog.get_logger("modelyard")
+
+ADOPT_WITHIN_SERVICE = 60.0
+"""A service manager restarts a crashed daemon within seconds; a minute also covers an upgrade by hand."""
+ADOPT_WITHIN_FOREGROUND = 5.0
+"""A person whose foreground daemon died starts the next one at once, or wants the memory back."""
+
+
+def front_limits(settings: Settings) -> FrontLimits:
+    """The front's bounds."""
+    limits = settings.limits
+    return FrontLimits(
+        header_bytes=limits.header_bytes,
+        header_count=limits.header_count,
+        body_bytes=limits.body_bytes,
+        buffered_bytes_per_model=limits.buffered_bytes_per_model,
+        buffered_bytes_total=limits.buffered_bytes_total,
+        connections=limits.connections,
+        head_timeout=limits.head_timeout,
+        body_timeout=limits.body_timeout,
+        keep_alive=limits.keep_alive,
+        first_byte_timeout=limits.first_byte_timeout,
+        idle_upstream=limits.idle_upstream,
+        loading_comments=settings.loading == "comments",
+    )
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The supervisor's numbers."""
+    admission, start = settings.admission, settings.start
+    return Policy(
+        max_wait=admission.max_wait,
+        request_timeout=admission.request_timeout,
+        min_residency=admission.min_residency,
+        drain_grace=admission.drain_grace,
+        max_parallel_starts=admission.max_parallel_starts,
+        queue_per_model=admission.queue_per_model,
+        queue_total=admission.queue_total,
+        stop_grace=start.stop_grace,
+        backoff_first=start.backoff_first,
+        backoff_max=start.backoff_max,
+        crash_limit=start.crash_limit,
+        crash_window=start.crash_window,
+        retry_failed_after=start.retry_failed_after,
+        port_retries=start.port_retries,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the daemon came from."""
+
+    reload: Callable[[], Loaded]
+    """Reads the configuration again, the command line's words on top. Raises ConfigError."""
+    version: str
+    demo_dir: Path | None = None
+    """`demo/models` of a source checkout."""
+
+
+class Daemon:
+    """One daemon: made, started, stopped."""
+
+    def __init__(self, loaded: Loaded, origin: Origin, *, sink: LineSink, style: Format) -> None:
+        self._loaded = loaded
+        self._sink = sink
+        self._style = style
+        self._origin = origin
+        self._notifier = Notifier.from_environment(os.environ)
+        self._is_service = "INVOCATION_ID" in os.environ
+        self._instance_id = secrets.token_hex(8)
+        self._environment = Environment(
+            env=os.environ, engines_dir=places.engines_dir(os.environ), demo_dir=origin.demo_dir
+        )
+        self._tasks = TaskScope()
+        self._reloading = False
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._loaded.settings
+
+    # -- starting ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve from here on. Raises AlreadyRunningError, or OSError when it cannot listen or keep state."""
+        loop = asyncio.get_running_loop()
+        settings = self.settings
+        self.clock = SystemClock(loop)
+        self._began = self.clock.now()
+        listeners = self._listeners()
+        self.state = StateDir.acquire(settings.state_dir or places.state_dir(os.environ))
+        self.machine: Machine = await asyncio.to_thread(read_machine)
+        self._found = await asyncio.to_thread(self._build_catalog)
+        self.journal = await asyncio.to_thread(SqliteJournal, self.state.journal_file)
+        self.memory = await asyncio.to_thread(HostMemory, settings.memory)
+        self.memory.start()
+        self.metrics = Metrics(version=self._origin.version, models=self._found.models)
+        self.events = EventRing(self.clock)
+        self.supervisor = Supervisor(self._found.models.values(), self._world(), policy_of(settings))
+        self.endpoints = Endpoints(
+            settings.endpoints or (),
+            clock=self.clock,
+            spawn=self._tasks.spawn,
+            instance_id=self._instance_id,
+            changed=self._endpoints_changed,
+        )
+        self.directory = CatalogDirectory(self._found)
+        await self.supervisor.begin()
+        await self._open(listeners)
+        self.endpoints.start()
+        self.lag = LoopLag(self.clock, self.metrics.lag)
+        self.lag.start()
+        self._announce()
+
+    def _listeners(self) -> list[socket.socket]:
+        """Bound before anything else is touched, so that a taken port costs nothing and says so."""
+        inherited = inherited_listeners(os.environ, pid=os.getpid())
+        if inherited:
+            return list(inherited)
+        host, port = parse_listen(self.settings.listen)
+        try:
+            return [listening_socket(host, port)]
+        except OSError as error:
+            raise OSError(
+                f"cannot listen on {self.settings.listen}: {error.strerror or error}; "
+                "stop what holds it, or choose another address with --listen or listen:"
+            ) from error
+
+    def _build_catalog(self) -> Catalog:
+        return build_catalog(self.settings, self.machine, self._environment)
+
+    def _world(self) -> World:
+        adopt_within = self.settings.adopt_within
+        if adopt_within is None:
+            adopt_within = ADOPT_WITHIN_SERVICE if self._is_service else ADOPT_WITHIN_FOREGROUND
+        launcher = ShimLauncher(
+            ShimSettings(run_dir=self.state.run_dir, log_dir=self.state.log_dir, adopt_within=adopt_within),
+            tasks=self._tasks,
+            clock=self.clock,
+            recorded=self.journal.children,
+        )
+        return World(
+            clock=self.clock,
+            launcher=launcher,
+            readiness=HttpReadiness(tasks=self._tasks, clock=self.clock),
+            memory=self.memory,
+            ports=LoopbackPorts(),
+            journal=self.journal,
+            emit=self._emit,
+            diagnose=_diagnose,
+            new_key=lambda: secrets.token_urlsafe(24),
+            jitter=random.SystemRandom().random,
+        )
+
+    async def _open(self, listeners: list[socket.socket]) -> None:
+        app = build_app(self._control_deps(listeners))
+        app.on_response_prepare.append(self._sign)
+        self.door = Door(app, spawn=self._tasks.spawn)
+        await self.door.start()
+        self.access_log = AccessLog(self._sink, style=self._style, clock=self.clock)
+        self.front = Front(
+            FrontPorts(
+                directory=self.directory,
+                upstreams=FleetUpstreams(self.supervisor, self.endpoints),
+                refusals=refusal_for,
+                recorder=self._recorder(),
+                control=self.door,
+                spawn=self._tasks.spawn,
+                now=self.clock.now,
+                request_ids=request_ids(f"req-{secrets.token_hex(4)}"),
+            ),
+            limits=front_limits(self.settings),
+        )
+        await self.front.start(sockets=listeners)
+
+    def _recorder(self) -> Recorder:
+        count = self.metrics.record
+        if not self.settings.log.access:
+            return count
+        write = self.access_log
+
+        def record(request: RequestRecord) -> None:
+            count(request)
+            write(request)
+
+        return record
+
+    def _control_deps(self, listeners: list[socket.socket]) -> ControlDeps:
+        return ControlDeps(
+            fleet=self.supervisor,
+            catalog=lambda: self.directory.catalog,
+            resolve=lambda name: self.directory.catalog.resolve(name, None),
+            entry=openai_entry,
+            events=self.events,
+            metrics=self.metrics,
+            front=lambda: FrontStats(
+                connections=self.front.counters.connections,
+                in_flight=self.front.counters.in_flight,
+                buffered_bytes=self.front.shared.budget.held,
+            ),
+            clock=self.clock,
+            spawn=self._tasks.spawn,
+            version=self._origin.version,
+            pid=os.getpid(),
+            listen=tuple(address_of(listener) for listener in listeners),
+            started=self._began,
+            default_model=self._found.default_model,
+        )
+
+    async def _sign(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers[INSTANCE_HEADER] = self._instance_id
+
+    def _announce(self) -> None:
+        took = self.clock.now() - self._began
+        models = self._found.models.values()
+        usable = [model for model in models if model.problem is None]
+        log.info(
+            "daemon_ready",
+            url=f"http://{self.settings.listen}",
+            models=len(usable),
+            unusable=len(models) - len(usable),
+            config=str(self._loaded.path) if self._loaded.path else None,
+            took_seconds=round(took, 3),
+        )
+        self._notifier.ready(f"{len(usable)} models, serving on {self.settings.listen}")
+        if self._style == "console":
+            self._sink.write(welcome(self.settings, self._found, self._origin.version))
+
+    # -- news --------------------------------------------------------------------------------------
+
+    def _emit(self, event: SupervisorEvent) -> None:
+        self.metrics.on_event(event)
+        self.events.publish(event)
+        level = log.warning if event.kind in (EventKind.FAILED, EventKind.REFUSED) else log.info
+        if event.kind is EventKind.BUG:
+            level = log.error
+        if event.kind is EventKind.STATE_CHANGED:
+            level = log.debug
+        level(event.kind.value, model=event.model, incarnation=event.incarnation, **event.data)
+
+    def _endpoints_changed(self) -> None:
+        self._publish(self._found)
+
+    def _publish(self, found: Catalog) -> None:
+        self._found = found
+        catalog = found.with_endpoints(self.endpoints.served())
+        self.directory.publish(catalog)
+        self.metrics.set_models(catalog.models)
+
+    # -- reloading ---------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration and look for models anew; what is not affected goes on undisturbed."""
+        if not self._reloading:
+            self._reloading = True
+            self._tasks.spawn(self._reload(), name="reload")
+
+    async def _reload(self) -> None:
+        try:
+            loaded = await asyncio.to_thread(self._origin.reload)
+            self._loaded = loaded
+            found = await asyncio.to_thread(self._build_catalog)
+        except Exception as error:  # noqa: BLE001  the old configuration stays, whatever is wrong with the new
+            log.error("reload_failed", error=str(error))  # noqa: TRY400  it is the operator's error, not ours
+            return
+        finally:
+            self._reloading = False
+        self._publish(found)
+        self.supervisor.reconcile(found.models.values())
+        log.info("reloaded", models=len(found.models))
+
+    # -- stopping ----------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop serving, give open answers `shutdown_grace` seconds, stop every model, release everything."""
+        if not hasattr(self, "front"):
+            await self._release()
+            return
+        self._notifier.stopping("stopping models")
+        grace = self.settings.shutdown_grace
+        # Together: an instance stops as soon as its last answer is out, and no answer waits for another.
+        await asyncio.gather(self.front.close(grace), self.supervisor.shutdown(drain_grace=grace))
+        await self._release()
+        log.info("daemon_stopped")
+
+    def hurry(self) -> None:
+        """Told a second time: cut what is open and kill what does not go."""
+        if hasattr(self, "supervisor"):
+            self.supervisor.hurry()
+
+    async def _release(self) -> None:
+        if hasattr(self, "front"):
+            self.lag.close()
+            await self.endpoints.close()
+            await self.door.close()
+            self.access_log.flush()
+        if hasattr(self, "memory"):
+            await asyncio.to_thread(self.memory.close)
+        await self._tasks.close()
+        if hasattr(self, "journal"):
+            await asyncio.to_thread(self.journal.close)
+        if hasattr(self, "state"):
+            self.state.release()
+
+
+def _diagnose(model: Model, report: ExitReport) -> Diagnosis:
+    code = report.code if report.signal is None else -report.signal
+    return ENGINES[model.engine].diagnose(report.tail, code)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A non-blocking socket listening on *host*:*port*. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # So that a restart does not wait for the connections of the last run (TIME_WAIT).
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """`host:port`, as a person writes it."""
+    name = listener.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+
+def welcome(settings: Settings, catalog: Catalog, version: str) -> str:
+    """What a person at the terminal types next."""
+    host, port = parse_listen(settings.listen)
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    usable = [model.id for model in catalog.models.values() if model.problem is None]
+    if not usable:
+        found = [f"  {m.id}: {m.problem}" for m in catalog.models.values() if m.problem is not None]
+        hint = "\n".join(found[:5]) or "  No model was found: name one under models: in modelyard.yaml."
+        return f"\nmodelyard {version} is ready on {url}, but no model can be served yet.\n{hint}\n\n"
+    model = catalog.default_model or usable[0]
+    question = '{"role":"user","content":"What is modelyard?"}'
+    body = f'{{"model":"{model}","stream":true,"messages":[{question}]}}'
+    return (
+        f"\nmodelyard {version} is ready on {url} ({len(usable)} models). Try:\n\n"
+        f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f"    -d '{body}'\n"
+        f"  modelyard chat {model}\n"
+        f"  {url}/status          in a browser\n\n"
+        "Ctrl-C stops it and its models.\n\n"
+    )
