@@ -13,3 +13,21 @@ class EngineName(StrEnum):
     MLX_LM = "mlx-lm"
     COMMAND = "command"
     ENDPOINT = "endpoint"
+
+
+class Capability(StrEnum):
+    """What a model can do; the words operators write and `/v1/models` shows."""
+
+    GENERATE = "generate"
+    TOOL_USE = "tool_use"
+    VISION = "vision"
+    VIDEO = "video"
+    AUDIO = "audio"
+    REASONING = "reasoning"
+    EMBED = "embed"
+    RERANK = "rerank"
+    CLASSIFY = "classify"
+    TRANSCRIBE = "transcribe"
+    SPEAK = "speak"
+    CODE = "code"
+    IMAGE = "image"

@@ -136,7 +136,7 @@ class Endpoints:
         state.timer = self._clock.call_later(state.config.health_every, lambda: self._look(state))
 
     async def _check(self, state: _State) -> None:
-        before = (state.up, state.served)
+        before, problem = (state.up, state.served), state.problem
         config = state.config
         try:
             served = await self._discover(state)
@@ -146,6 +146,9 @@ class Endpoints:
         else:
             state.up, state.problem = True, ""
             state.served = served
+        if not state.up and state.problem != problem:
+            # The default endpoint is only looked at in case: that nothing listens there is no news.
+            log.debug("endpoint_unusable", endpoint=config.name, url=config.url, problem=state.problem)
         if (state.up, state.served) == before:
             return
         if state.up:

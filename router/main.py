@@ -66,10 +66,10 @@ def serve(options: ServeOptions) -> int:
         daemon = Daemon(loaded, origin, sink=sink, style=style)
         uvloop.run(_run(daemon))
     except AlreadyRunningError as error:
-        sys.stderr.write(f"modelyard: {error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return EXIT_ALREADY_RUNNING
     except OSError as error:
-        sys.stderr.write(f"modelyard: {error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return EXIT_FAILURE
     finally:
         sink.close()

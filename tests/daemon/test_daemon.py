@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import psutil
 import pytest
 
 from tests.support.eventually import eventually
-from tests.support.running_daemon import RunningDaemon, events, scripted
+from tests.support.running_daemon import FAKE_ENGINE, RunningDaemon, events, free_port, scripted
 
 pytestmark = pytest.mark.process
 
@@ -244,3 +247,57 @@ def test_ctrl_c_with_an_open_stream_ends_within_the_grace(tmp_path: Path) -> Non
         assert '"error"' in [line for line in rest if line.startswith("data: ")][-1]
         assert daemon.process.wait(20) == 0
         assert time.monotonic() - began < 15
+
+
+def test_a_running_server_is_listed_used_when_named_and_refused_when_it_is_gone(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-S", str(FAKE_ENGINE), "--port", str(port), "--model", "outside"]
+    with subprocess.Popen(command) as server:
+        endpoint = {"name": "box", "url": f"http://127.0.0.1:{port}", "health_every": "0.3s"}
+        with RunningDaemon(tmp_path, {"endpoints": [endpoint]}) as daemon:
+
+            def listed() -> set[str]:
+                return {m["id"] for m in httpx.get(f"{daemon.url}/v1/models").json()["data"]}
+
+            eventually(lambda: listed() == {"outside"})
+            assert "served by outside" in daemon.chat("outside").text
+            assert "served by outside" in daemon.chat("outside@box").text
+            server.kill()
+            server.wait()
+            eventually(lambda: daemon.chat("outside").status_code in (404, 503))
+            error = daemon.chat("outside").json()["error"]
+            assert error["code"] in ("endpoint_down", "model_not_found")
+
+
+def test_an_endpoint_that_is_the_daemon_itself_is_not_listed(tmp_path: Path) -> None:
+    port = free_port()
+    endpoint = {"name": "me", "url": f"http://127.0.0.1:{port}", "health_every": "0.1s"}
+    settings = {"endpoints": [endpoint], "models": {"a": scripted()}}
+    with RunningDaemon(tmp_path, settings, port=port) as daemon:
+        eventually(lambda: "it is this daemon itself" in daemon.log)
+        ids = {m["id"] for m in httpx.get(f"{daemon.url}/v1/models").json()["data"]}
+        assert ids == {"a"}
+
+
+def test_a_model_whose_engine_is_missing_names_the_command_that_installs_it(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    config = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    settings = {"models": {"a": {"source": str(folder), "engine": "mlx-lm"}}}
+    with RunningDaemon(tmp_path, settings, env={"MODELYARD_ENGINES": str(tmp_path / "none")}) as daemon:
+        error = daemon.chat("a").json()["error"]
+        assert error["code"] == "engine_not_installed"
+        assert "modelyard engine install mlx-lm" in error["message"]
+
+
+def test_health_ready_metrics_and_the_status_page_answer(tmp_path: Path) -> None:
+    with RunningDaemon(tmp_path, {"models": {"a": scripted()}}) as daemon:
+        daemon.chat("a")
+        assert httpx.get(f"{daemon.url}/ready").status_code == 200
+        metrics = httpx.get(f"{daemon.url}/metrics").text
+        assert 'modelyard_instance_state{model="a",state="ready"} 1.0' in metrics
+        page = httpx.get(f"{daemon.url}/status", headers={"accept": "text/html"})
+        assert page.headers["content-type"].startswith("text/html")
+        assert httpx.get(f"{daemon.url}/status").json()["models"][0]["id"] == "a"

@@ -79,7 +79,7 @@ class RunningDaemon:
         quiet = {
             "endpoints": [],
             "discover": {"hub_cache": False, "demo": False},
-            "log": {"format": "json"},
+            "log": {"format": "json", "level": "debug"},
             "state_dir": str(self.folder / "state"),
         }
         config.write_text(yaml.safe_dump({**quiet, **self.settings}))

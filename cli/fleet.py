@@ -1,0 +1,243 @@
+"""`ps`, `status`, `load`, `unload`, `logs`: what runs, and telling the daemon what should."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import click
+
+from cli import terminal
+from cli.daemon import Daemon, find_url, model_path
+from cli.errors import CliError, RefusedError
+from cli.options import json_option, model_argument, url_option
+from cli.terminal import Column
+
+Entry = Mapping[str, Any]
+"""One model in a status answer; `router.control.status.ModelStatus` says what is in it."""
+
+AT_REST: Final = frozenset({"stopped", "unusable", "endpoint"})
+WATCH_SECONDS: Final = 1.0
+"""How often `load` asks what the daemon is doing, for the line it shows."""
+
+PS_COLUMNS: Final = (
+    Column("MODEL", wide=True),
+    Column("STATE"),
+    Column("ENGINE"),
+    Column("PID", right=True),
+    Column("PORT", right=True),
+    Column("MEMORY", right=True),
+    Column("BUSY", right=True),
+    Column("WAIT", right=True),
+    Column("IDLE", right=True),
+    Column("TTL", right=True),
+    Column("NOTE", wide=True),
+)
+
+
+@contextmanager
+def daemon_at(url: str | None) -> Iterator[Daemon]:
+    """The daemon that --url, the environment or the configuration names, closed at the end."""
+    daemon = Daemon(find_url(url))
+    try:
+        yield daemon
+    finally:
+        daemon.close()
+
+
+@click.command()
+@json_option
+@click.option("-a", "--all", "everything", is_flag=True, help="Stopped models too.")
+@url_option
+def ps(as_json: bool, everything: bool, url: str | None) -> None:
+    """Show what runs and what is being started: process, memory, requests."""
+    with daemon_at(url) as daemon:
+        found = models_of(daemon.get("/api/status"))
+    shown = [one for one in found if everything or is_active(one)]
+    if as_json:
+        terminal.print_json(shown)
+    elif shown:
+        terminal.print_table(PS_COLUMNS, [ps_row(one) for one in shown])
+    else:
+        terminal.note("nothing runs; a model starts with the first request for it, or with `modelyard load`")
+
+
+def models_of(status: Any) -> Sequence[Entry]:
+    """The models in a status answer. Raises CliError when it is none."""
+    found = status.get("models") if isinstance(status, dict) else None
+    if not isinstance(found, list):
+        raise CliError("the status holds no models: is the server another version of modelyard?")
+    return found
+
+
+def is_active(entry: Entry) -> bool:
+    """Runs, is being started or stopped, is waited for, or is out of order."""
+    return entry.get("state") not in AT_REST or bool(entry.get("waiting"))
+
+
+def ps_row(entry: Entry) -> tuple[str, ...]:
+    """A model as a row of `ps`."""
+    memory = entry.get("memory") or {}
+    measured, reserved = memory.get("measured_bytes"), memory.get("reserved_bytes")
+    return (
+        terminal.text(entry.get("id")),
+        terminal.text(entry.get("state")),
+        terminal.text(entry.get("engine")),
+        terminal.text(entry.get("pid")),
+        terminal.text(entry.get("port")),
+        # What is reserved and not yet measured is an estimate, and says so.
+        terminal.size(measured) if measured else f"~{terminal.size(reserved)}" if reserved else "-",
+        terminal.text(entry.get("in_flight", 0)),
+        terminal.text(entry.get("waiting", 0)),
+        terminal.duration(entry.get("idle_seconds")),
+        ttl(entry),
+        note_of(entry),
+    )
+
+
+def ttl(entry: Entry) -> str:
+    """When it is stopped for idleness, in words."""
+    if entry.get("pinned"):
+        return "pinned"
+    return terminal.duration(entry["ttl_seconds"]) if entry.get("ttl_seconds") else "never"
+
+
+def note_of(entry: Entry) -> str:
+    """What it does or waits for, or why it failed."""
+    if entry.get("note"):
+        return str(entry["note"])
+    failure = entry.get("last_error")
+    if failure and entry.get("state") in ("backoff", "failed"):
+        return str(failure.get("cause", ""))
+    return ""
+
+
+@click.command()
+@json_option
+@url_option
+def status(as_json: bool, url: str | None) -> None:
+    """Show the daemon, its memory and its models; --json is everything it knows."""
+    with daemon_at(url) as daemon:
+        answer = daemon.get("/api/status")
+        if as_json:
+            terminal.print_json(answer)
+            return
+        print_summary(daemon.url, answer)
+
+
+def print_summary(url: str, answer: Mapping[str, Any]) -> None:
+    """A status for people: who it is, memory per device, a word on every active model."""
+    known = models_of(answer)
+    facts = [f"modelyard {answer.get('version', '')}".strip(), f"at {url}"]
+    if answer.get("pid"):
+        facts.append(f"pid {answer['pid']}")
+    if answer.get("uptime_seconds") is not None:
+        facts.append(f"up {terminal.duration(answer['uptime_seconds'])}")
+    print(", ".join(facts))
+    for device in answer.get("devices") or ():
+        print(
+            f"{device.get('id')}: {terminal.size(device.get('reserved_bytes'))} of "
+            f"{terminal.size(device.get('budget_bytes'))} reserved, "
+            f"{terminal.size(device.get('free_bytes'))} free"
+        )
+    if answer.get("not_ready_because"):
+        print(f"not ready: {answer['not_ready_because']}")
+    active = [one for one in known if is_active(one)]
+    flying, waiting = (sum(int(one.get(key) or 0) for one in known) for key in ("in_flight", "waiting"))
+    print(f"{len(known)} models, {len(active)} active, {flying} requests in flight, {waiting} waiting")
+    if active:
+        print()
+        terminal.print_table(PS_COLUMNS, [ps_row(one) for one in active])
+
+
+@click.command()
+@model_argument()
+@json_option
+@url_option
+def load(model: str, as_json: bool, url: str | None) -> None:
+    """Start MODEL and wait until it answers. Interrupting the wait does not stop the start.
+
+    A model that crashed too often, or is in its pause after a crash, is tried at once.
+    """
+    with daemon_at(url) as daemon, _watched(daemon, model):
+        answer = daemon.post(model_path(model, "load"), query={"retry": "1"}, patience=None)
+    _report(answer, model, as_json=as_json)
+
+
+@click.command()
+@model_argument()
+@click.option("--force", is_flag=True, help="Cut the requests in flight instead of waiting for them.")
+@json_option
+@url_option
+def unload(model: str, force: bool, as_json: bool, url: str | None) -> None:
+    """Stop MODEL and wait until its processes are gone."""
+    query = {"force": "1"} if force else None
+    with daemon_at(url) as daemon, terminal.status_line(f"stopping {model}"):
+        answer = daemon.post(model_path(model, "unload"), query=query, patience=None)
+    _report(answer, model, as_json=as_json)
+
+
+@contextmanager
+def _watched(daemon: Daemon, model: str) -> Iterator[None]:
+    """A line that says what the daemon is doing for *model* while the block waits for it."""
+    over = threading.Event()
+    with terminal.status_line(f"loading {model}") as line:
+
+        def watch() -> None:
+            eyes = Daemon(daemon.url)
+            try:
+                while not over.wait(WATCH_SECONDS):
+                    for one in models_of(eyes.get("/api/status")):
+                        if model in (one.get("id"), *one.get("aliases", ())) and one.get("note"):
+                            line.say(str(one["note"]))
+            except CliError:
+                return  # the block itself meets the same trouble and reports it
+            finally:
+                eyes.close()
+
+        thread = threading.Thread(target=watch, name="watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=WATCH_SECONDS)
+
+
+def _report(answer: Any, model: str, *, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json(answer)
+        return
+    found = answer if isinstance(answer, dict) else {}
+    words = [f"{found.get('id') or model}: {found.get('state') or 'done'}"]
+    if found.get("pid"):
+        words.append(f"pid {found['pid']}, port {found.get('port')}")
+    print(", ".join(words))
+
+
+@click.command()
+@model_argument()
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=1), default=100, show_default=True, help="How many lines."
+)
+@json_option
+@url_option
+def logs(model: str, lines: int, as_json: bool, url: str | None) -> None:
+    """Show the last lines that MODEL's engine wrote."""
+    with daemon_at(url) as daemon:
+        answer = daemon.get(model_path(model, "logs"), tail=lines, format="json")
+    if as_json:
+        terminal.print_json(answer)
+        return
+    for line in log_lines(answer):
+        print(line)
+
+
+def log_lines(answer: Any) -> Sequence[str]:
+    """The lines in a logs answer."""
+    found = answer.get("lines") if isinstance(answer, dict) else None
+    if not isinstance(found, list):
+        raise RefusedError("the daemon's answer holds no log lines")
+    return [str(line) for line in found]
