@@ -5,23 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-
-class Capability(StrEnum):
-    """What a model can do; the words operators write and `/v1/models` shows."""
-
-    GENERATE = "generate"
-    TOOL_USE = "tool_use"
-    VISION = "vision"
-    VIDEO = "video"
-    AUDIO = "audio"
-    REASONING = "reasoning"
-    EMBED = "embed"
-    RERANK = "rerank"
-    CLASSIFY = "classify"
-    TRANSCRIBE = "transcribe"
-    SPEAK = "speak"
-    CODE = "code"
-    IMAGE = "image"
+from config.vocabulary import Capability as Capability
 
 
 class Protocol(StrEnum):

@@ -9,6 +9,7 @@ from pathlib import Path
 from config.schema import ModelConfig
 from config.vocabulary import EngineName
 from registry.capability import Capability
+from registry.checkpoint import Checkpoint
 from registry.engine import Footprint, LaunchSpec, ModelId, Wire
 from registry.errors import ModelUnusableError
 from registry.fact import Fact
@@ -63,6 +64,8 @@ class Model:
     """Folder of the checkpoint, resolved."""
     aliases: tuple[str, ...] = ()
     facts: Facts = Facts()
+    checkpoint: Checkpoint | None = None
+    """What its files say; None for endpoints and for commands without a source."""
     options: ModelConfig | None = None
     ttl: float = 600.0
     """Idle seconds; 0 is never."""

@@ -86,7 +86,7 @@ class Upstreams(Protocol):
     """Leases on instances and endpoints."""
 
     def lease_now(self, route: Route) -> Lease | None:
-        """A lease on a ready instance with a free slot, or None. Dict lookup and counter: no await, no lock."""
+        """A lease on a ready instance with a free slot, or None. A dict lookup and a counter."""
         ...
 
     async def lease(self, route: Route, *, timeout: float | None = None) -> Lease:
@@ -139,6 +139,8 @@ class FrontLimits:
     first_byte_timeout: float = 600.0
     idle_upstream: float = 4.0
     loading_comments: bool = True
+    stall_timeout: float = 300.0
+    """A client that reads nothing of its answer for this long is cut; a person in a debugger is not."""
     comment_every: float = 1.0
     """Pause between two SSE comments while a model loads; the first comes after the same time."""
 

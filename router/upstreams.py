@@ -31,10 +31,7 @@ class CatalogDirectory:
 
     def route(self, name: str | None, endpoint: Endpoint) -> Route:
         """See `router.ports.Directory`; raises the model's own problem when it cannot be served."""
-        model = self.catalog.resolve(name, endpoint)
-        if model.problem is not None:
-            raise model.problem
-        return self._routes[model.id]
+        return self._routes[self.catalog.resolve(name, endpoint).id]
 
 
 class FleetUpstreams:

@@ -291,13 +291,16 @@ class Daemon:
         level(event.kind.value, model=event.model, incarnation=event.incarnation, **event.data)
 
     def _endpoints_changed(self) -> None:
-        self._publish(self._found)
+        self._tasks.spawn(self._publish(self._found), name="publish catalog")
 
-    def _publish(self, found: Catalog) -> None:
+    async def _publish(self, found: Catalog) -> None:
+        """Route by *found* and by what the endpoints serve now."""
         self._found = found
-        catalog = found.with_endpoints(self.endpoints.served())
-        self.directory.publish(catalog)
-        self.metrics.set_models(catalog.models)
+        # In a thread: with hundreds of models it takes longer than a token may wait.
+        catalog = await asyncio.to_thread(found.with_endpoints, self.endpoints.served())
+        if self._found is found:
+            self.directory.publish(catalog)
+            self.metrics.set_models(catalog.models)
 
     # -- reloading ---------------------------------------------------------------------------------
 
@@ -317,7 +320,7 @@ class Daemon:
             return
         finally:
             self._reloading = False
-        self._publish(found)
+        await self._publish(found)
         self.supervisor.reconcile(found.models.values())
         log.info("reloaded", models=len(found.models))
 

@@ -69,7 +69,8 @@ class Instance:
         self._port = 0
         self._port_tries = 0
         self._adopted = False
-        self._blamed = ""
+        self._retries_port = False
+        self._blamed = self._blamed_code = ""
         self._report = ExitReport(code=None)
         self._check: Cancellable | None = None
         self._grace: Timer | None = None
@@ -112,8 +113,8 @@ class Instance:
 
     @property
     def restart_helps(self) -> bool:
-        """Those who wait should go on waiting, because it was not the start that failed."""
-        return self.proved or self._port_tries > 0
+        """Those who wait should go on waiting: it had served, or only its port was taken."""
+        return self.proved or self._retries_port
 
     def failure(self) -> ModelFailedError:
         """The error for a request that this instance's last failure concerns."""
@@ -226,10 +227,10 @@ class Instance:
         blamed = self.state is State.STOPPING and self._blamed
         self.post(Event.EXITED_BLAMED if blamed else Event.EXITED)
 
-    def on_not_ready(self, reason: str) -> None:
+    def on_not_ready(self, reason: str, code: str) -> None:
         """Its readiness check has given up."""
         self._check = None
-        self._blamed = reason
+        self._blamed, self._blamed_code = reason, code
         self.post(Event.NOT_READY)
 
     # -- the mailbox -------------------------------------------------------------------------------
@@ -272,7 +273,8 @@ class Instance:
         self.proved = False
         self.retry_at = None
         self.peak = {}
-        self._blamed = ""
+        self._retries_port = False
+        self._blamed = self._blamed_code = ""
         self._report = ExitReport(code=None)
         self._drain_grace = self._policy.drain_grace
         self.note = "adopting" if adopted else "starting"
@@ -361,13 +363,9 @@ class Instance:
     def _back_off(self) -> None:
         if not self._blamed:
             self._remember(self._diagnosis(self._report))
-        failure = self.last_failure
-        if failure is not None and failure.code == "port_taken" and not self.proved:
-            # A free port is a guess: somebody else took it. Another one, at once, a few times.
-            self._port_tries += 1
-            if self._port_tries <= self._policy.port_retries:
-                self._arm_retry_in(0.0)
-                return
+        if self._retries_port:
+            self._arm_retry_in(0.0)
+            return
         self._port_tries = 0
         now = self._world.clock.now()
         pause = self.crashes.add(now, proved=self.proved, jitter=self._world.jitter())
@@ -381,9 +379,13 @@ class Instance:
         if not self._blamed:
             return found
         cause = f"{self._blamed}; it said: {found.cause}" if report.tail else self._blamed
-        return Diagnosis(cause, found.remedy, found.code)
+        return Diagnosis(cause, found.remedy, self._blamed_code or found.code)
 
     def _remember(self, diagnosis: Diagnosis) -> None:
+        if diagnosis.code == "port_taken" and not self.proved and self._port_tries < self._policy.port_retries:
+            # A free port is a guess, and somebody else took it: another one at once, a few times.
+            self._port_tries += 1
+            self._retries_port = True
         self.last_failure = FailureView(
             cause=diagnosis.cause,
             remedy=diagnosis.remedy,

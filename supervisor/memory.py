@@ -278,4 +278,3 @@ class HostMemory:
             if taken:
                 sizes[gpu.id] = taken
         return sizes
-

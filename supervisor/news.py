@@ -57,10 +57,10 @@ class ReadinessNews:
         if self._current:
             self._instance.post(Event.READY)
 
-    def not_ready(self, reason: str) -> None:
+    def not_ready(self, reason: str, *, code: str = "") -> None:
         """Hand it on."""
         if self._current:
-            self._instance.on_not_ready(reason)
+            self._instance.on_not_ready(reason, code)
 
     def progress(self, note: str) -> None:
         """Hand it on."""

@@ -168,8 +168,12 @@ class ReadinessListener(Protocol):
         """Every step passed: our child answers as this model."""
         ...
 
-    def not_ready(self, reason: str) -> None:
-        """It will not become ready: fatal answer, stall or deadline. *reason* says which and where."""
+    def not_ready(self, reason: str, *, code: str = "") -> None:
+        """It will not become ready: fatal answer, stall or deadline. *reason* says which and where.
+
+        *code* is a `Diagnosis.code` where the check itself knows the cause (`port_taken`); else the engine's
+        last words have to tell.
+        """
         ...
 
     def progress(self, note: str) -> None:

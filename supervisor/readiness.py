@@ -45,6 +45,11 @@ EXCERPT = 200
 class NotReadyError(Exception):
     """It will not become ready; the text says which step, and what was answered."""
 
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        """A `Diagnosis.code` where the check itself knows the cause."""
+
 
 def loopback_client() -> httpx.AsyncClient:
     """A client for our own children: no proxy from the environment, no certificates to load."""
@@ -135,9 +140,9 @@ class Check:
                 task.cancel()
         return True
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, code: str = "") -> None:
         if self._finish():
-            self._listener.not_ready(reason)
+            self._listener.not_ready(reason, code=code)
 
     def _out_of_time(self) -> None:
         self._fail(f"not ready after {self._spec.start_timeout:g} s: {self._phase} ({self._seen})")
@@ -151,7 +156,7 @@ class Check:
                     self._phase = describe(step, self._child.record.port)
                     await self._pass(step, http)
         except NotReadyError as error:
-            self._fail(str(error))
+            self._fail(str(error), code=error.code)
             return
         if self._finish():
             self._listener.ready()
@@ -290,7 +295,7 @@ class StepJudge:
         self.seen = state.stranger or "nobody listens"
         self._bad = self._bad + 1 if state.stranger else 0
         if self._bad >= FATAL_FOR:
-            raise NotReadyError(f"port {port} belongs to {state.stranger}, not to us")
+            raise NotReadyError(f"port {port} belongs to {state.stranger}, not to us", code="port_taken")
         return state.owned
 
     def answer(self, status: int, body: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
 import time
 
@@ -133,6 +134,8 @@ def start(connection: socket.socket, order: Order, umask: int) -> Shim | None:
 def main() -> int:
     """Read the order, start the engine, look after it, leave nothing behind."""
     umask = os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would take every exit status
     connection = take_stdin()
     try:
         os.setsid()

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 STRAGGLER_GRACE = 3.0
 """From the engine's own end to SIGKILL for what it left behind; vLLM's workers need a second or two."""
 TRACKER_GRACE = 2.0
+RESET = (
+    signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE,
+    signal.SIGQUIT, signal.SIGTERM, signal.SIGXFSZ,
+)  # fmt: skip
+"""What an engine must find at its default, whoever started us ignoring what (nohup, Python itself)."""
 
 
 class SpawnError(Exception):
@@ -98,7 +103,7 @@ class Tree:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above: no signal will ever come
             os._exit(127)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        for number in RESET:
             signal.signal(number, signal.SIG_DFL)
         os.umask(self._umask)
         if LINUX and oom:

@@ -231,6 +231,25 @@ def test_a_port_that_was_taken_is_replaced_without_failing_anybody() -> None:
     assert fleet.supervisor.instances[A].crashes.count(fleet.fake.clock.now()) == 0
 
 
+def test_a_stranger_on_the_port_costs_nobody_an_answer() -> None:
+    fleet = Fleet((make_model("a"),))
+    stranger = Script(ready_after=None, not_ready_after=0.5, not_ready_code="port_taken")
+    fleet.fake.scripts[A] = [stranger, stranger, Script(ready_after=1)]
+    request = fleet.request("a")
+    fleet.advance(5)
+    assert request.lease is not None
+    assert request.lease.port == 40003
+
+
+def test_a_port_that_is_taken_again_and_again_fails_the_start() -> None:
+    fleet = Fleet((make_model("a"),), policy=Policy(port_retries=2))
+    fleet.fake.scripts[A] = [Script(ready_after=None, not_ready_after=0.5, not_ready_code="port_taken")]
+    request = fleet.request("a")
+    fleet.advance(4)
+    assert isinstance(request.error, ModelFailedError)
+    assert fleet.fake.spawns == 3
+
+
 def test_a_child_that_ignores_term_is_gone_after_the_grace() -> None:
     fleet = Fleet((make_model("a", ttl=10),))
     fleet.fake.scripts[A] = [Script(ignores_term=True)]

@@ -100,6 +100,7 @@ class Script:
     """Seconds from spawn to ready; None: never."""
     not_ready_after: float | None = None
     """The readiness check gives up."""
+    not_ready_code: str = ""
     exit_after: float | None = None
     """It exits by itself."""
     exit_code: int = 1
@@ -275,7 +276,7 @@ class FakeWorld:
 
         def not_ready() -> None:
             if not check.cancelled and child.alive:
-                listener.not_ready("scripted stall")
+                listener.not_ready("scripted stall", code=script.not_ready_code)
 
         if script.not_ready_after is not None:
             self.clock.call_later(max(script.not_ready_after - done, 0.001), not_ready)

@@ -1,0 +1,350 @@
+"""The catalog: every model that can be asked for, and the way from a name to it.
+
+A catalog is immutable; a reload, a download or news of an endpoint makes another one, which is published by
+one assignment. `build_catalog` reads files and belongs in a thread; everything else here is pure and cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from config.schema import EndpointConfig, ModelConfig, Settings
+from config.vocabulary import EngineName
+from registry.capability import Endpoint
+from registry.discovery import Candidate, Environment, Notice, discover
+from registry.engine import Installation, LaunchSpec, Machine, ModelId, Wire
+from registry.engine_choice import ENGINES, choose
+from registry.errors import (
+    CapabilityMissingError,
+    ModelRequiredError,
+    ModelUnusableError,
+    RegistryError,
+)
+from registry.evidence import settle_facts
+from registry.fact import Fact
+from registry.installed import find_installations
+from registry.model import EndpointTarget, Facts, Model, SourceKind
+from registry.names import FamilyTable, parse_name
+from registry.probe import ServedModel
+from registry.resolve import MAX_CANDIDATES, NameIndex, build_index, resolve_name
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All models by id, and everything needed to find one by another name."""
+
+    models: Mapping[ModelId, Model]
+    """In the order of precedence: the operator's own first."""
+    index: NameIndex
+    default_model: ModelId | None = None
+    """Served when a request names none: the configured one, else the only one that can be served."""
+    notices: tuple[Notice, ...] = ()
+    fuzzy: bool = True
+    configured_default: str | None = None
+    endpoints: tuple[EndpointConfig, ...] = ()
+    families: FamilyTable = FamilyTable()
+    also: Mapping[str, ModelId] = field(default_factory=dict)
+    """Names besides ids and the models' own aliases."""
+
+    def resolve(self, name: str | None, endpoint: Endpoint | None = None) -> Model:
+        """The model that *name* means (None: the default), able to serve *endpoint*.
+
+        An exact id costs one dict lookup. Raises ModelRequiredError, ModelNotFoundError, AmbiguousModelError,
+        CapabilityMissingError, or the model's own problem (a copy: exceptions keep what raised them alive).
+        Without *endpoint* only the name is resolved, and a model with a problem is returned like any other.
+        """
+        model = self.models.get(ModelId(name)) if name is not None else None
+        if model is None:
+            model = self._by_other_name(name)
+        if endpoint is not None:
+            if not serves(model, endpoint):
+                raise self._incapable(model, endpoint)
+            if model.problem is not None:
+                raise type(model.problem)(str(model.problem), candidates=model.problem.candidates)
+        return model
+
+    def with_endpoints(self, served: Mapping[str, Sequence[ServedModel]]) -> Catalog:
+        """This catalog with the models of running endpoints (by the endpoint's name) instead of those it had.
+
+        A model keeps its own name where nobody here has it, and can always be asked for as `name@endpoint`.
+        """
+        local = {name: model for name, model in self.models.items() if model.endpoint is None}
+        names = set(local) | set(self.also) | {alias for m in local.values() for alias in m.aliases}
+        models = dict(local)
+        for config in self.endpoints:
+            for one in served.get(config.name, ()):
+                full = f"{one.id}@{config.name}"
+                model_id = ModelId(full if one.id in names else one.id)
+                if model_id in models:
+                    continue
+                names.add(one.id)
+                models[model_id] = _endpoint_model(model_id, full, config, one, families=self.families)
+        return _catalog(
+            models.values(),
+            also=self.also,
+            notices=self.notices,
+            fuzzy=self.fuzzy,
+            configured_default=self.configured_default,
+            endpoints=self.endpoints,
+            families=self.families,
+        )
+
+    def _by_other_name(self, name: str | None) -> Model:
+        if name is None:
+            if self.default_model is not None:
+                return self.models[self.default_model]
+            if self.configured_default is None:
+                raise ModelRequiredError(
+                    "the request names no model, and no default_model is configured",
+                    candidates=_some(model.id for model in self.models.values() if model.problem is None),
+                )
+            name = self.configured_default
+        return self.models[resolve_name(name, self.index, fuzzy=self.fuzzy)]
+
+    def _incapable(self, model: Model, endpoint: Endpoint) -> CapabilityMissingError:
+        able = _some(
+            other.id
+            for other in self.models.values()
+            if other.problem is None and other.facts.capabilities.known and serves(other, endpoint)
+        )
+        can = ", ".join(sorted(model.capabilities))
+        wanted = " or ".join(sorted(endpoint.needs))
+        instead = f"; ask {', '.join(able)}" if able else "; no model here can"
+        return CapabilityMissingError(
+            f"{model.id} cannot serve {endpoint.path}: it can {can}, that needs {wanted}{instead}",
+            candidates=able,
+        )
+
+
+def serves(model: Model, endpoint: Endpoint) -> bool:
+    """Whether *model* can serve *endpoint*; a model nobody knows anything about is given the chance."""
+    return (
+        not endpoint.needs
+        or not model.facts.capabilities.known
+        or not endpoint.needs.isdisjoint(model.capabilities)
+    )
+
+
+def build_catalog(settings: Settings, machine: Machine, environment: Environment) -> Catalog:
+    """The catalog of this machine under *settings*. Reads files; call it from a thread. Never raises."""
+    found = discover(settings, environment)
+    engines = {str(name): config for name, config in settings.engines.items()}
+    builder = _Builder(
+        settings,
+        machine,
+        installed=find_installations(engines, environment.engines_dir),
+        families=environment.families,
+    )
+    models = [builder.model(candidate) for candidate in found.candidates]
+    ids = {model.id for model in models}
+    also = {name: ModelId(one.id) for one in found.candidates for name in one.also if name not in ids}
+    return _catalog(
+        models,
+        also=MappingProxyType(also),
+        notices=found.notices,
+        fuzzy=settings.fuzzy_names,
+        configured_default=settings.default_model,
+        endpoints=settings.endpoints or (),
+        families=environment.families,
+    )
+
+
+def _catalog(
+    models: Iterable[Model],
+    *,
+    also: Mapping[str, ModelId],
+    notices: tuple[Notice, ...],
+    fuzzy: bool,
+    configured_default: str | None,
+    endpoints: tuple[EndpointConfig, ...],
+    families: FamilyTable,
+) -> Catalog:
+    by_id = {model.id: model for model in models}
+    aliases = {**also, **{alias: model.id for model in by_id.values() for alias in model.aliases}}
+    index = build_index(by_id, aliases)
+    return Catalog(
+        models=MappingProxyType(by_id),
+        index=index,
+        default_model=_default(configured_default, by_id, index),
+        notices=notices,
+        fuzzy=fuzzy,
+        configured_default=configured_default,
+        endpoints=endpoints,
+        families=families,
+        also=also,
+    )
+
+
+def _default(configured: str | None, models: Mapping[ModelId, Model], index: NameIndex) -> ModelId | None:
+    if configured is not None:
+        if configured in models:
+            return ModelId(configured)
+        try:
+            return resolve_name(configured, index, fuzzy=False)
+        except RegistryError:
+            return None
+    servable = [model.id for model in models.values() if model.problem is None]
+    return servable[0] if len(servable) == 1 else None
+
+
+def _some(ids: Iterable[str]) -> tuple[str, ...]:
+    return tuple(one for _, one in zip(range(MAX_CANDIDATES), ids, strict=False))
+
+
+# -- making models ---------------------------------------------------------------------------------
+
+
+class _Builder:
+    """Turns candidates into models: facts, engine, launch spec."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine,
+        *,
+        installed: Mapping[EngineName, Installation],
+        families: FamilyTable,
+    ) -> None:
+        self._settings = settings
+        self._defaults = {str(name): config for name, config in settings.engines.items()}
+        self._machine = machine
+        self._installed = installed
+        self._families = families
+
+    def model(self, candidate: Candidate) -> Model:
+        options = candidate.options
+        said = options or ModelConfig(source=candidate.source or "?")
+        bare = Model(
+            id=ModelId(candidate.id),
+            engine=EngineName.COMMAND,
+            source=candidate.source,
+            source_kind=candidate.kind,
+            path=candidate.path,
+            aliases=said.aliases,
+            facts=self._facts(candidate),
+            checkpoint=candidate.checkpoint,
+            options=options,
+            ttl=self._settings.ttl if said.ttl is None else said.ttl,
+            pin=said.pin,
+            preload=said.preload,
+            concurrency=said.concurrency,
+            created=candidate.created,
+        )
+        choice = choose(bare, self._machine, self._installed)
+        engine = ENGINES[choice.engine]
+        chosen = replace(bare, engine=choice.engine, wire=engine.wire(bare))
+        problem = _unusable(candidate) or choice.problem
+        if problem is not None or choice.installation is None:
+            return replace(chosen, problem=problem)
+        effective = replace(chosen, options=self._with_engine_defaults(said, choice.engine))
+        spec = engine.launch_spec(effective, choice.installation, self._machine)
+        return replace(chosen, spec=self._timed(spec, said))
+
+    def _facts(self, candidate: Candidate) -> Facts:
+        name = parse_name(candidate.id, self._families)
+        if candidate.options is not None and candidate.options.source is not None:
+            by_source = parse_name(candidate.options.source, self._families)
+            if by_source.capabilities is not None or name.capabilities is None:
+                name = by_source
+        return settle_facts(candidate.id, name, checkpoint=candidate.checkpoint, options=candidate.options)
+
+    def _with_engine_defaults(self, options: ModelConfig, engine: EngineName) -> ModelConfig:
+        defaults = self._defaults.get(engine.value)
+        if defaults is None or not (defaults.args or defaults.env):
+            return options
+        return options.model_copy(
+            update={"args": defaults.args + options.args, "env": {**defaults.env, **options.env}}
+        )
+
+    def _timed(self, spec: LaunchSpec, options: ModelConfig) -> LaunchSpec:
+        start = self._settings.start
+        return replace(
+            spec,
+            stop=replace(spec.stop, grace_seconds=start.stop_grace),
+            stall_timeout=start.stall_timeout,
+            start_timeout=start.start_timeout if options.start_timeout is None else options.start_timeout,
+        )
+
+
+def _unusable(candidate: Candidate) -> ModelUnusableError | None:
+    if candidate.problem is None:
+        return None
+    remedy = ""
+    if candidate.problem.startswith("partial download") and candidate.source.count("/") == 1:
+        remedy = f"; run `hf download {candidate.source}`"
+    return ModelUnusableError(f"{candidate.id}: {candidate.problem}{remedy}")
+
+
+def _endpoint_model(
+    model_id: ModelId, full: str, config: EndpointConfig, one: ServedModel, *, families: FamilyTable
+) -> Model:
+    name = parse_name(one.id, families)
+    if name.capabilities is None and one.root is not None:
+        name = parse_name(one.root, families)
+    return Model(
+        id=model_id,
+        engine=EngineName.ENDPOINT,
+        source=config.url,
+        source_kind=SourceKind.ENDPOINT,
+        aliases=(full,) if full != model_id else (),
+        facts=settle_facts(model_id, name, served=one),
+        ttl=0.0,
+        # Nobody told us whether its streams end with `[DONE]`.
+        wire=Wire(one.id, frozenset({one.id}), sends_done=False),
+        endpoint=EndpointTarget(config.name, config.url, config.key_env),
+        created=one.created,
+    )
+
+
+# -- showing models --------------------------------------------------------------------------------
+
+
+def openai_entry(model: Model, state: str) -> dict[str, Any]:
+    """*model* as an entry of `/v1/models`: OpenAI's keys, then ours. *state* is its instance's, in words."""
+    facts = model.facts
+    entry: dict[str, Any] = {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": facts.provider.value or "modelyard",
+        "capabilities": sorted(facts.capabilities.value or ()),
+        "context_length": facts.context_length.value,
+        "engine": model.engine.value,
+        "state": state,
+        "size_bytes": facts.size_bytes.value,
+        "parameters": facts.parameters.value,
+        "active_parameters": facts.active_parameters.value,
+        "quantization": facts.quantization.value,
+        "family": facts.family.value,
+        "architecture": facts.architecture.value,
+        "aliases": list(model.aliases),
+        "source": model.source,
+        "source_kind": model.source_kind.value,
+        "sources": _sources(facts),
+    }
+    if model.endpoint is not None:
+        entry["endpoint"] = model.endpoint.name
+    if model.problem is not None:
+        entry["problem"] = {"code": model.problem.code, "message": str(model.problem)}
+    return entry
+
+
+_SHOWN = ("capabilities", "context_length", "parameters", "quantization", "size_bytes")
+
+
+def _sources(facts: Facts) -> dict[str, Any]:
+    """Who said what, and who said otherwise."""
+    shown: dict[str, Any] = {}
+    for key in _SHOWN:
+        fact: Fact[Any] = getattr(facts, key)
+        if fact.known:
+            others = [{"value": _plain(value), "source": source} for value, source in fact.others]
+            shown[key] = {"source": fact.source, **({"others": others} if others else {})}
+    return shown
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, frozenset) else value

@@ -1,0 +1,94 @@
+"""command: any server by a template. What we do not know about it, the operator says in its entry."""
+
+from __future__ import annotations
+
+import shlex
+
+from config.vocabulary import EngineName
+from registry.engine import (
+    HOST,
+    Diagnosis,
+    Footprint,
+    HttpOk,
+    Installation,
+    LaunchSpec,
+    Lists,
+    Machine,
+    PortOwned,
+    ReadinessStep,
+    StopPolicy,
+    Wire,
+)
+from registry.engines.diagnosis import diagnose
+from registry.engines.launching import options_of
+from registry.footprint import COMMAND, weights_bytes
+from registry.model import Model
+
+
+class Command:
+    """The adapter for command templates."""
+
+    name = EngineName.COMMAND
+
+    def refuses(self, model: Model, machine: Machine) -> str | None:
+        """A template must say where the port goes, and can only be cut into words if its quotes match."""
+        options = options_of(model)
+        if options.cmd is None:
+            return "engine: command needs a cmd"
+        try:
+            words = _words(options.cmd)
+            _words(options.cmd_stop or ())
+        except ValueError as error:
+            return f"its cmd cannot be read: {error}"
+        text = "\0".join((*words, *options.env.values()))
+        if not words or "{port}" not in text:
+            return "its cmd needs {port}: the server must listen where we look for it"
+        if "{path}" in text and model.path is None:
+            return f"its cmd needs {{path}}, but {model.source or 'source'} is not on this machine"
+        return None
+
+    def requirements(self, machine: Machine) -> tuple[str, ...]:
+        """Nothing: it is the operator's own."""
+        return ()
+
+    def launch_spec(self, model: Model, installation: Installation, machine: Machine) -> LaunchSpec:
+        """`{model}` and `{path}` are filled in here, `{port}` when the port is known."""
+        options = options_of(model)
+        served = options.served_name or model.id
+
+        def fill(text: str) -> str:
+            return text.replace("{model}", served).replace("{path}", str(model.path or ""))
+
+        healthy = HttpOk(options.health)
+        proof: dict[str, tuple[ReadinessStep, ...]] = {
+            "tree": (PortOwned(), healthy),
+            "models": (healthy, Lists(served)),
+            "none": (healthy,),
+        }
+        need = options.memory or weights_bytes(model.facts.size_bytes.value or 0) + COMMAND.host_bytes
+        return LaunchSpec(
+            model=model.id,
+            engine=self.name,
+            argv=tuple(fill(word) for word in (*_words(options.cmd or ()), *options.args)),
+            env={name: fill(value) for name, value in options.env.items()},
+            readiness=proof[options.identity],
+            stop=StopPolicy(command=_words(options.cmd_stop) if options.cmd_stop else None),
+            footprint=Footprint({HOST: need}, "models.memory" if options.memory else "estimate"),
+            identity=options.identity,
+        )
+
+    def wire(self, model: Model) -> Wire:
+        """Nobody told us whether its streams end with `[DONE]`, so a missing one proves nothing."""
+        served = options_of(model).served_name
+        # Without a served name the id is sent as it is, and so is every alias: it may know them.
+        accepted = frozenset({served}) if served else frozenset({model.id, *model.aliases})
+        return Wire(served_name=served or model.id, accepted_names=accepted, sends_done=False)
+
+    def diagnose(self, tail: tuple[str, ...], exit_code: int | None) -> Diagnosis:
+        """See `registry.engines.diagnosis`."""
+        return diagnose(tail, exit_code)
+
+
+def _words(template: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The words of a command; raises ValueError for quotes that do not match."""
+    return tuple(shlex.split(template)) if isinstance(template, str) else tuple(template)

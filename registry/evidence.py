@@ -1,0 +1,102 @@
+"""Settles what is known of a model from everybody who says something. Pure.
+
+Ranks: operator, running server, files, name. For capabilities the files rarely know everything (a chat
+template says whether tools are possible, nothing says whether it writes code), so the name completes what
+they leave open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from config.schema import ModelConfig
+from registry.capability import Capability
+from registry.checkpoint import Checkpoint
+from registry.fact import Fact, Rank, settle
+from registry.model import Facts
+from registry.names import NameFacts
+from registry.probe import ServedModel
+
+SAME_SIZE = 1.25
+"""A name rounds (`30B` for 30.5 billion): up to this ratio it agrees with the files."""
+
+
+def settle_facts(
+    model_id: str,
+    name: NameFacts,
+    *,
+    checkpoint: Checkpoint | None = None,
+    options: ModelConfig | None = None,
+    served: ServedModel | None = None,
+) -> Facts:
+    """The facts of a model, each with its source and with what disagrees."""
+    files = checkpoint or Checkpoint()
+    said = options or ModelConfig(source="?")
+    live = served or ServedModel(model_id)
+    return Facts(
+        capabilities=settle(_capabilities(model_id, name, files, said, live)),
+        context_length=settle(
+            [
+                Fact(said.context, Rank.OPERATOR, f"models.{model_id}.context"),
+                Fact(live.context_length, Rank.LIVE, "/v1/models"),
+                Fact(files.context_length, Rank.FILES, files.context_source),
+                Fact(name.context, Rank.NAME, "name"),
+            ]
+        ),
+        parameters=settle(
+            [
+                Fact(live.parameters, Rank.LIVE, "/v1/models"),
+                Fact(files.parameters, Rank.FILES, "weights"),
+                Fact(_unless_same(name.parameters, files.parameters), Rank.NAME, "name"),
+            ]
+        ),
+        active_parameters=settle([Fact(name.active_parameters, Rank.NAME, "name")]),
+        quantization=settle(
+            [
+                Fact(files.quantization, Rank.FILES, "config.json"),
+                Fact(_unless_alike(name.quantization, files.quantization), Rank.NAME, "name"),
+            ]
+        ),
+        size_bytes=settle(
+            [
+                Fact(live.size_bytes, Rank.LIVE, "/v1/models"),
+                Fact(files.size_bytes, Rank.FILES, "weight files"),
+            ]
+        ),
+        family=settle([Fact(name.family, Rank.NAME, "name")]),
+        provider=settle([Fact(name.provider, Rank.NAME, "name")]),
+        architecture=settle([Fact(files.architecture, Rank.FILES, "config.json architectures")]),
+    )
+
+
+def _capabilities(
+    model_id: str, name: NameFacts, files: Checkpoint, said: ModelConfig, live: ServedModel
+) -> Iterator[Fact[frozenset[Capability]]]:
+    if said.capabilities is not None:
+        yield Fact(frozenset(said.capabilities), Rank.OPERATOR, f"models.{model_id}.capabilities")
+    if live.capabilities is not None:
+        yield Fact(live.capabilities, Rank.LIVE, "/v1/models")
+    by_name = name.capabilities
+    if not files.yes:
+        yield Fact(by_name, Rank.NAME, "name")
+    elif by_name is not None and name.is_pooling and not files.role_is_certain:
+        # Its class only says that it was made from a chat model; the name knows what for.
+        yield Fact(by_name, Rank.NAME, "name (the files say no more than ...ForCausalLM)")
+    else:
+        added = (by_name or frozenset()) - files.yes - files.no
+        source = "files" if not added else f"files; name: {', '.join(sorted(added))}"
+        yield Fact(files.yes | added, Rank.FILES, source)
+        if by_name is not None and by_name & files.no:
+            yield Fact(by_name, Rank.NAME, "name")
+
+
+def _unless_same(named: int | None, measured: int | None) -> int | None:
+    if named and measured and max(named, measured) <= SAME_SIZE * min(named, measured):
+        return None
+    return named
+
+
+def _unless_alike(named: str | None, found: str | None) -> str | None:
+    if named and found and named.partition("-")[0] == found.partition("-")[0]:
+        return None
+    return named

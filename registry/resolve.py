@@ -1,0 +1,167 @@
+"""From the name in a request to a model's id. Pure.
+
+The order: exact id, alias, `base:variant`, the reserved `auto`, unique part after the last slash, unique
+case-insensitive or partial match, `name@endpoint` (which the catalog adds as aliases). The catalog itself has
+looked for the exact id before any of this is called.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from registry.engine import ModelId
+from registry.errors import AmbiguousModelError, ModelNotFoundError
+
+MAX_NAME = 512
+"""Characters of a name that are looked at; ids are shorter."""
+MAX_CANDIDATES = 8
+"""Ids in an error's message: a person reads it."""
+NEAR_NAME = 96
+"""Characters of an unknown name that are compared with the known ones."""
+COMPARED = 12
+"""Known names that an unknown one is compared with: this runs on the event loop."""
+MIN_PARTIAL = 3
+"""Shortest name that may be a part of an id: `8b` fits everything and means nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameIndex:
+    """The lookups that resolving needs, built once per catalog."""
+
+    ids: tuple[ModelId, ...]
+    aliases: Mapping[str, ModelId]
+    suffixes: Mapping[str, tuple[ModelId, ...]]
+    """Part after the last slash to the ids that have it."""
+    folded: Mapping[str, tuple[ModelId, ...]]
+    """Case-folded id, suffix or alias to ids."""
+    searched: tuple[tuple[str, ModelId], ...]
+    """Case-folded ids and aliases, for partial names."""
+    near: tuple[tuple[str, ModelId], ...]
+    """Case-folded ids, suffixes and aliases, for names with a mistake in them."""
+    grams: tuple[frozenset[str], ...]
+    """The three-letter pieces of each of `near`."""
+
+
+def build_index(ids: Iterable[ModelId], aliases: Mapping[str, ModelId]) -> NameIndex:
+    """The index of *ids* and *aliases*; an alias that is an id as well loses."""
+    known = tuple(ids)
+    taken = set(known)
+    kept = {alias: target for alias, target in aliases.items() if alias not in taken}
+    suffixes: dict[str, list[ModelId]] = defaultdict(list)
+    folded: dict[str, list[ModelId]] = defaultdict(list)
+    for one in known:
+        suffix = one.rpartition("/")[2]
+        suffixes[suffix].append(one)
+        for name in {one.casefold(), suffix.casefold()}:
+            folded[name].append(one)
+    for alias, target in kept.items():
+        if target not in folded[alias.casefold()]:
+            folded[alias.casefold()].append(target)
+    near = tuple((name, found[0]) for name, found in folded.items())
+    return NameIndex(
+        ids=known,
+        aliases=kept,
+        suffixes={name: tuple(found) for name, found in suffixes.items()},
+        folded={name: tuple(found) for name, found in folded.items()},
+        searched=tuple(
+            [(one.casefold(), one) for one in known]
+            + [(alias.casefold(), target) for alias, target in kept.items()]
+        ),
+        near=near,
+        grams=tuple(_grams(name) for name, _ in near),
+    )
+
+
+def resolve_name(name: str, index: NameIndex, *, fuzzy: bool) -> ModelId:
+    """The id that *name* means.
+
+    Raises AmbiguousModelError with the candidates, or ModelNotFoundError with the nearest ids.
+    """
+    if len(name) > MAX_NAME or not name.strip():
+        raise ModelNotFoundError(f"no model has the name {_shown(name)}; GET /v1/models lists them")
+    exact = _exact(name, index)
+    if exact is not None:
+        return exact
+    if name == "auto" or name.startswith("auto:"):
+        raise ModelNotFoundError(f"{_shown(name)} is reserved and serves nothing yet; name a model")
+    base, colon, variant = name.rpartition(":")
+    if colon:
+        known = _exact(base, index)
+        if known is not None:
+            # Ollama's clients say `:latest` for "the one there is".
+            if variant == "latest":
+                return known
+            message = f"{known} has no variant {variant!r}; ask for {known}"
+            raise ModelNotFoundError(message, candidates=(known,))
+    found = index.suffixes.get(name, ())
+    if not found and fuzzy:
+        found = index.folded.get(name.casefold(), ()) or _partial(name.casefold(), index)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise _ambiguous(name, found)
+    raise _not_found(name, index)
+
+
+def _exact(name: str, index: NameIndex) -> ModelId | None:
+    target = index.aliases.get(name)
+    if target is not None:
+        return target
+    return next((one for one in index.suffixes.get(name.rpartition("/")[2], ()) if one == name), None)
+
+
+def _partial(name: str, index: NameIndex) -> tuple[ModelId, ...]:
+    if len(name) < MIN_PARTIAL:
+        return ()
+    return tuple(dict.fromkeys(one for text, one in index.searched if contains(text, name)))
+
+
+def contains(text: str, part: str) -> bool:
+    """True when *part* stands in *text* as whole words: `qwen3-8b` and `qwen` in `qwen3-8b-awq`, `1b` not in
+    `11b`, `qwen3-8` not in `qwen3-80b`."""
+    start = text.find(part)
+    while start >= 0:
+        before = text[start - 1] if start else ""
+        after = text[start + len(part) : start + len(part) + 1]
+        ends = not after.isalnum() or (part[-1].isalpha() and after.isdigit())
+        if after == "." and part[-1].isdigit():
+            ends = False  # `qwen2` is not `qwen2.5`
+        if ends and not before.isalnum() and not (before == "." and part[0].isdigit()):
+            return True
+        start = text.find(part, start + 1)
+    return False
+
+
+def _ambiguous(name: str, found: tuple[ModelId, ...]) -> AmbiguousModelError:
+    shown = tuple(sorted(found))[:MAX_CANDIDATES]
+    more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+    return AmbiguousModelError(
+        f"{_shown(name)} fits several models: {', '.join(shown)}{more}; use the whole id", candidates=shown
+    )
+
+
+def _not_found(name: str, index: NameIndex) -> ModelNotFoundError:
+    candidates = _nearest(name.casefold()[:NEAR_NAME], index)
+    hint = f"; did you mean {' or '.join(candidates)}?" if candidates else "; GET /v1/models lists them"
+    return ModelNotFoundError(f"no model has the name {_shown(name)}{hint}", candidates=candidates)
+
+
+def _nearest(name: str, index: NameIndex) -> tuple[ModelId, ...]:
+    """Up to three ids that look like *name*; only those that share the most letters are compared."""
+    grams = _grams(name)
+    shared = [len(grams & other) for other in index.grams]
+    places = sorted(range(len(shared)), key=shared.__getitem__, reverse=True)[:COMPARED]
+    targets = dict(index.near[place] for place in places if shared[place])
+    close = difflib.get_close_matches(name, targets, n=3, cutoff=0.6)
+    return tuple(dict.fromkeys(targets[text] for text in close))
+
+
+def _grams(text: str) -> frozenset[str]:
+    return frozenset(text[start : start + 3] for start in range(max(len(text) - 2, 1)))
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 80 else name[:79] + "…")

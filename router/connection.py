@@ -1,0 +1,379 @@
+"""One client's connection: reads requests under our own policy, and hands each to an exchange.
+
+Heads are found and counted here and checked by llhttp one at a time; bodies are read here, so that what
+follows a request stays unread until its answer is complete. Requests on one connection are therefore
+answered in order, and a pipelining client holds at most one read of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import structlog
+
+from registry.capability import Protocol as ApiProtocol
+from router import refused
+from router.answers import refusal_answer
+from router.chunks import ChunkScanner, FramingError
+from router.exchange import Exchange
+from router.heads import END, RequestHead, parse_request_head
+from router.openai import FACES
+from router.ports import Refusal, RequestRecord
+from router.request import Bytes
+from router.shared import Shared
+from router.wheel import NEVER
+
+log = structlog.get_logger("modelyard.front")
+
+_LARGE = 65536
+"""Bodies above this are read into a reused buffer and never copied."""
+_PIPELINED = 65536
+"""Bytes of further requests read while one is answered; then reading stops until it is."""
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 4 * 2**20
+"""After an early refusal the client may still be sending: closing at once would take the refusal away from
+it."""
+
+
+class FrontConnection(asyncio.BufferedProtocol):
+    """One client. At any time it reads a head, reads a body, waits for its exchange, lingers, or is
+    closed."""
+
+    __slots__ = (
+        "_advancing", "_body", "_body_view", "_have", "_head_begun", "_lingered", "_paused", "_pending",
+        "_scanner", "_shared", "_taken", "_want", "client", "closing", "deadline", "exchange", "transport",
+    )  # fmt: skip
+
+    def __init__(self, shared: Shared, connections: set[FrontConnection]) -> None:
+        self._shared = shared
+        self._taken = connections
+        self.transport: asyncio.Transport
+        self.client = ""
+        self.closing = False
+        """Close after the answer at hand."""
+        self.deadline = NEVER
+        self.exchange: Exchange | None = None
+        self._pending = b""
+        self._advancing = False
+        self._paused = False
+        self._head_begun = False
+        self._body: bytearray | None = None
+        self._body_view: memoryview | None = None
+        self._want = self._have = 0
+        self._scanner: ChunkScanner | None = None
+        self._lingered = -1
+        """Bytes discarded while lingering; -1: not lingering."""
+
+    def __repr__(self) -> str:
+        return f"<FrontConnection {self.client} exchange={self.exchange!r}>"
+
+    @property
+    def ahead(self) -> int:
+        """Bytes read of requests that are not being answered yet."""
+        return len(self._pending)
+
+    @property
+    def _reads_body(self) -> bool:
+        return self._body_view is not None or self._scanner is not None
+
+    # -- the transport's side ------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        shared = self._shared
+        peer = transport.get_extra_info("peername")
+        self.client = peer[0] if isinstance(peer, tuple) else "local"
+        counters = shared.counters
+        counters.connections += 1
+        counters.connections_total += 1
+        self._taken.add(self)
+        self.deadline = shared.now() + shared.limits.head_timeout
+        shared.wheel.watch(self)
+        if counters.connections > shared.limits.connections:
+            self._refuse(refused.too_many_connections(shared.limits.connections))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        shared = self._shared
+        shared.counters.connections -= 1
+        shared.wheel.forget(self)
+        self._taken.discard(self)
+        exchange, self.exchange = self.exchange, None
+        self._body_view = None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        view = self._body_view
+        if view is not None:
+            return view[self._have :]
+        return self._shared.scratch_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            if self._body_view is not None:
+                self._have += nbytes
+                if self._have < self._want:
+                    self.deadline = self._shared.now() + self._shared.limits.body_timeout
+                else:
+                    self._body_complete()
+                return
+            data = bytes(self._shared.scratch_view[:nbytes])
+            if self._lingered >= 0:
+                self._linger(nbytes)
+            elif self.exchange is not None and self._scanner is None:
+                self._hold(data)
+            else:
+                self._advance(data)
+        except Exception as error:
+            log.exception("connection_failed", client=self.client, error=repr(error))
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.pause()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    def expired(self, now: float) -> None:
+        """The wheel: a head or body that is too slow, an idle connection, or something of the exchange's."""
+        exchange, limits = self.exchange, self._shared.limits
+        if self._lingered >= 0:
+            self.deadline = NEVER
+            self.transport.abort()
+        elif exchange is not None and self._reads_body:
+            self._forget_body()
+            self._refuse(refused.too_slow("body", limits.body_timeout))
+        elif exchange is not None:
+            exchange.expired(now)
+        elif self._head_begun:
+            self._refuse(refused.too_slow("head", limits.head_timeout))
+        else:
+            self.deadline = NEVER
+            self.transport.close()
+
+    # -- the exchange's side -------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+        self.transport.write(data)
+
+    def answered(self, *, keep: bool) -> None:
+        """The answer is complete: on to the next request, or close."""
+        self.exchange = None
+        if not keep or self.closing:
+            if self._lingered < 0:
+                self.deadline = self._shared.now() + _LINGER_SECONDS
+                self.transport.close()
+            return
+        self.deadline = self._shared.now() + self._shared.limits.keep_alive
+        if self._pending and not self._advancing:
+            self._advance(b"")
+        if self._paused and (self.exchange is None or self._reads_body):
+            self._paused = False
+            self.transport.resume_reading()
+
+    def cut(self) -> None:
+        """Close hard."""
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Take no further request: close now if none is being answered."""
+        self.closing = True
+        if self.exchange is None:
+            self.transport.close()
+
+    def stop(self) -> None:
+        """End now, saying so where anything can be said."""
+        if self.exchange is not None:
+            self._forget_body()
+            self.exchange.stop(refused.shutting_down())
+        self.transport.close()
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def _hold(self, data: bytes) -> None:
+        """Bytes of a next request while one is answered: they wait, and beyond a bound so does the client."""
+        self._pending += data
+        if len(self._pending) > _PIPELINED and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _advance(self, data: bytes) -> None:
+        """Take requests out of what was read, until one is under way or there is no more."""
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+        self._advancing = True
+        try:
+            while self._lingered < 0 and not self.transport.is_closing():
+                if self._scanner is not None:
+                    data = self._take_chunks(data)
+                elif self.exchange is None and data:
+                    rest = self._take_head(data)
+                    if rest is None:
+                        return
+                    data = rest
+                if not data or (self.exchange is not None and self._scanner is None):
+                    break
+            if data:
+                self._hold(data)
+        finally:
+            self._advancing = False
+
+    def _take_head(self, data: bytes) -> bytes | None:
+        """Parse the head that *data* begins with and start on its body; None if it is not complete."""
+        shared = self._shared
+        limits = shared.limits
+        while data.startswith(b"\r\n"):
+            data = data[2:]  # RFC 9112 2.2: an empty line before a request is skipped
+        end = data.find(END, 0, limits.header_bytes)
+        if end < 0:
+            if len(data) >= limits.header_bytes:
+                self._refuse(refused.head_too_large(limits.header_bytes))
+                return None
+            if data and not self._head_begun:
+                self._head_begun = True
+                self.deadline = shared.now() + limits.head_timeout
+            self._pending = data
+            return None
+        self._head_begun = False
+        end += 4
+        try:
+            head = parse_request_head(data[:end], max_fields=limits.header_count)
+        except refused.RefusedError as error:
+            self._refuse(error.refusal)
+            return None
+        exchange = self.exchange = Exchange(shared, self, head)
+        refusal = exchange.objection()
+        length = head.length or 0
+        if refusal is None and length > limits.body_bytes:
+            refusal = refused.body_too_large(limits.body_bytes)
+        if refusal is not None:
+            whole = not head.chunked and len(data) - end >= length
+            if not whole:
+                self._refuse(refusal)
+                return None
+            exchange.refuse(refusal)
+            return data[end + length :]
+        if head.chunked:
+            self._scanner = ChunkScanner()
+            self._body = bytearray()
+            self._ready_for_body(head, data[end:])
+            return data[end:]
+        if len(data) - end >= length:
+            body = data[end : end + length]
+            rest = data[end + length :]
+            exchange.begin(body)
+            return rest
+        return self._read_counted(head, data[end:], length)
+
+    def _read_counted(self, head: RequestHead, begun: bytes, length: int) -> bytes | None:
+        """Read the rest of a body of known length straight into its place."""
+        shared, exchange = self._shared, self.exchange
+        assert exchange is not None  # the caller made it
+        if not shared.budget.take(length):
+            self._refuse(refused.buffer_full(None))
+            return None
+        exchange.charged = length
+        if length > _LARGE:
+            self._body = exchange.buffer = shared.buffers.take(length)
+        else:
+            self._body = bytearray(length)
+        self._body_view = memoryview(self._body)[:length]
+        self._body_view[: len(begun)] = begun
+        self._have, self._want = len(begun), length
+        self._ready_for_body(head, begun)
+        return b""
+
+    def _ready_for_body(self, head: RequestHead, begun: bytes) -> None:
+        self.deadline = self._shared.now() + self._shared.limits.body_timeout
+        if head.wants_continue and not begun:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _body_complete(self) -> None:
+        view, exchange = self._body_view, self.exchange
+        assert view is not None  # a body is being read,
+        assert exchange is not None  # and only for an exchange
+        self._body_view = self._body = None
+        self.deadline = NEVER
+        body: Bytes = view if self._want > _LARGE else bytes(view)
+        exchange.begin(body)
+
+    def _take_chunks(self, data: bytes) -> bytes:
+        """Decode a chunked body; returns what follows it."""
+        scanner, body, exchange, shared = self._scanner, self._body, self.exchange, self._shared
+        assert scanner is not None  # a chunked body is being read: all three are set together
+        assert body is not None
+        assert exchange is not None
+        self.deadline = shared.now() + shared.limits.body_timeout
+        pieces: list[bytes] = []
+        try:
+            scanner.feed(data, pieces)
+        except FramingError as error:
+            self._forget_body()
+            self._refuse(refused.bad_request(f"malformed chunked body: {error}"))
+            return b""
+        for piece in pieces:
+            body += piece
+        refusal = None
+        if len(body) > shared.limits.body_bytes:
+            refusal = refused.body_too_large(shared.limits.body_bytes)
+        else:
+            more = len(body) - exchange.charged
+            if shared.budget.take(more):
+                exchange.charged += more
+            else:
+                refusal = refused.buffer_full(None)
+        if refusal is not None:
+            self._forget_body()
+            self._refuse(refusal)
+            return b""
+        if not scanner.ended:
+            return b""
+        self._forget_body()
+        self.deadline = NEVER
+        exchange.begin(memoryview(body) if len(body) > _LARGE else bytes(body))
+        return scanner.rest
+
+    def _forget_body(self) -> None:
+        self._scanner = None
+        self._body = self._body_view = None
+
+    # -- refusing and closing ------------------------------------------------------------------------
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Refuse what is being read, before its end: answer, then close, lingering for what still comes."""
+        shared = self._shared
+        self._forget_body()
+        self._pending = b""
+        self._lingered = 0
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.refuse(refusal, close=True)
+        else:
+            request_id = shared.request_id()
+            answer = refusal_answer(refusal, FACES[ApiProtocol.OPENAI], request_id=request_id, close=True)
+            self.transport.write(answer)
+            counters = shared.counters
+            counters.requests_total += 1
+            counters.refused_total += 1
+            shared.recorder(
+                RequestRecord(
+                    request_id, "", "", self.client, status=refusal.status, outcome="refused",
+                    code=refusal.code,
+                    bytes_out=len(answer),
+                )
+            )  # fmt: skip
+        self.deadline = shared.now() + _LINGER_SECONDS
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _linger(self, nbytes: int) -> None:
+        self._lingered += nbytes
+        if self._lingered > _LINGER_BYTES:
+            self.transport.abort()

@@ -1,0 +1,72 @@
+"""The front: listens, and holds what all client connections share."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from router.connection import FrontConnection
+from router.ports import FrontLimits
+from router.shared import Counters, FrontPorts, Shared
+from router.wheel import Wheel
+
+BACKLOG = 4096
+"""Connections the kernel holds for us: a burst of clients at start."""
+
+
+class Front:
+    """The HTTP face's hot path. `start` it, read `counters` whenever, `close` it."""
+
+    def __init__(self, ports: FrontPorts, *, limits: FrontLimits | None = None, timer: bool = True) -> None:
+        """*timer* False leaves the wheel to the caller: tests drive `wheel.tick` by hand."""
+        loop = asyncio.get_running_loop()
+        self.wheel = Wheel(ports.now, loop.call_later if timer else None)
+        self.shared = Shared(ports, limits or FrontLimits(), self.wheel)
+        self.wheel.watch(self.shared.pool)
+        self._connections: set[FrontConnection] = set()
+        self._servers: list[asyncio.Server] = []
+
+    def __repr__(self) -> str:
+        counters = self.counters
+        return f"<Front connections={counters.connections} in_flight={counters.in_flight}>"
+
+    @property
+    def counters(self) -> Counters:
+        """Plain integers: connections, in_flight, waiting, totals."""
+        return self.shared.counters
+
+    def clients(self) -> tuple[FrontConnection, ...]:
+        """The connections open now."""
+        return tuple(self._connections)
+
+    def connection(self) -> FrontConnection:
+        """A protocol for one client: the factory for `loop.create_server`."""
+        return FrontConnection(self.shared, self._connections)
+
+    async def start(
+        self, *, sockets: Sequence[socket.socket] = (), host: str | None = None, port: int = 0
+    ) -> list[asyncio.Server]:
+        """Listen on *sockets* (already bound), or on *host* and *port* (0: any free one)."""
+        loop = asyncio.get_running_loop()
+        if sockets:
+            started = [await loop.create_server(self.connection, sock=s, backlog=BACKLOG) for s in sockets]
+        else:
+            started = [await loop.create_server(self.connection, host or "127.0.0.1", port, backlog=BACKLOG)]
+        self._servers += started
+        return started
+
+    async def close(self, grace: float) -> None:
+        """Stop accepting, let answers end for up to *grace* seconds, then end the rest with
+        `shutting_down`."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.shutdown()
+        await self.shared.idle(grace)
+        for connection in list(self._connections):
+            connection.stop()
+        for drain in list(self.shared.drains):
+            drain.stop()
+        self.shared.pool.close()
+        self.wheel.close()

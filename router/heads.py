@@ -1,0 +1,350 @@
+"""HTTP heads in and out: what we accept, what we drop, what we write. Pure.
+
+llhttp (through httptools) checks every byte of a head; this module adds the policy llhttp does not have: one
+Host, only `chunked` as a transfer coding, counted fields, single-valued fields. A head is always parsed
+alone, up to its empty line, so that bodies, trailers, pipelining and upgrades never pass through llhttp.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
+
+from router.ports import Refusal
+from router.refused import RefusedError, bad_request, tunnel
+
+END = b"\r\n\r\n"
+
+_DROPPED = frozenset(
+    b"connection keep-alive proxy-connection proxy-authorization te trailer transfer-encoding upgrade "
+    b"http2-settings host content-length expect authorization x-api-key api-key x-request-id".split()
+)
+"""Request fields that end here: hop-by-hop, ours to write, or the client's credentials."""
+
+_CONTROL_ONLY = frozenset(b"cookie accept-encoding origin referer".split())
+"""Fields the control app needs and an engine must not see: cookies of our web page, and an encoding that
+would hide the events of a stream from us."""
+
+_SINGLE = frozenset(
+    b"host content-length content-type authorization x-api-key transfer-encoding expect".split()
+)
+"""Twice one of these has two readings; we take none."""
+
+_ANSWER_DROPPED = frozenset(
+    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade "
+    b"content-length x-request-id".split()
+)
+
+_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+_AUTHORITY_END = re.compile(rb"[/?]")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_KNOWN_CONNECTION = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b""))
+
+_STATUS_LINES = {s.value: b"HTTP/1.1 %d %s\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
+
+
+def status_line(status: int) -> bytes:
+    """The first line of an answer, with its CRLF."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+class RequestHead:
+    """A request's head, checked. `headers` has lower-case names; repeated list fields are joined by
+    commas."""
+
+    __slots__ = (
+        "chunked", "close", "complete", "control_kept", "fault", "headers", "kept", "length",
+        "method", "minor", "path", "query", "target",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.target = b""
+        self.path = ""
+        self.query = b""
+        self.minor = 1
+        self.headers: dict[bytes, bytes] = {}
+        self.kept: list[bytes] = []
+        """Field lines for an engine."""
+        self.control_kept: list[bytes] = []
+        """Further field lines for the control app."""
+        self.length: int | None = None
+        self.chunked = False
+        self.close = False
+        self.complete = False
+        self.fault = ""
+
+    # httptools' callbacks
+
+    def on_url(self, url: bytes) -> None:
+        if self.complete:
+            self.fault = "a second request inside the first one's head"
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.lower()
+        headers = self.headers
+        if key in headers:
+            if key in _SINGLE:
+                self.fault = f"more than one {key.decode()} field"
+            headers[key] = headers[key] + b", " + value
+        else:
+            headers[key] = value
+        if key in _DROPPED:
+            return
+        if key in _CONTROL_ONLY:
+            self.control_kept.append(name + b": " + value + b"\r\n")
+        elif not key.startswith(b"x-modelyard-"):
+            self.kept.append(name + b": " + value + b"\r\n")
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+    @property
+    def wants_continue(self) -> bool:
+        """The client waits for `100 Continue` before it sends the body."""
+        return self.minor == 1 and self.headers.get(b"expect", b"").lower() == b"100-continue"
+
+    @property
+    def wants_websocket(self) -> bool:
+        """An upgrade to WebSocket; any other upgrade is ignored, as RFC 9110 7.8 allows."""
+        return b"websocket" in self.headers.get(b"upgrade", b"").lower()
+
+    def request_id(self) -> str | None:
+        """The client's own request id, if it is one we can put into a log line."""
+        given = self.headers.get(b"x-request-id")
+        if given is None or _REQUEST_ID.fullmatch(given) is None:
+            return None
+        return given.decode()
+
+
+def parse_request_head(data: bytes, *, max_fields: int) -> RequestHead:
+    """The head in *data*, which ends with its empty line.
+
+    Raises `RefusedError` with the status for the client; after any of those the connection must be closed.
+    """
+    head = RequestHead()
+    parser = HttpRequestParser(head)
+    try:
+        parser.feed_data(data)
+    except HttpParserUpgrade:
+        pass  # raised after headers-complete; the body, if any, is read by us
+    except HttpParserError as error:
+        raise RefusedError(bad_request(f"malformed request head: {error}")) from None
+    if data.startswith(b"PRI * HTTP/2"):
+        raise RefusedError(_version_refusal("2"))  # llhttp waits for the rest of the preface
+    if not head.complete or head.fault:
+        raise RefusedError(bad_request(f"malformed request head: {head.fault or 'it has no end'}"))
+    version = parser.get_http_version()
+    if version == "1.0":
+        head.minor = 0
+        head.close = True
+    elif version != "1.1":
+        raise RefusedError(_version_refusal(version))
+    fields = data.count(b"\r\n") - 2
+    if fields > max_fields:
+        message = f"the request has {fields} header fields; the limit is {max_fields} (limits.header_count)"
+        raise RefusedError(Refusal(431, "too_many_headers", message))
+    head.method = parser.get_method()
+    if head.method == b"CONNECT":
+        raise RefusedError(tunnel())
+    _check(head)
+    return head
+
+
+def _version_refusal(version: str) -> Refusal:
+    return Refusal(505, "http_version", f"HTTP/{version} is not spoken here; use HTTP/1.1")
+
+
+def _check(head: RequestHead) -> None:
+    """The policy llhttp does not have; sets what the body and the connection depend on."""
+    headers = head.headers
+    host = headers.get(b"host")
+    if host is None:
+        if head.minor:
+            raise RefusedError(bad_request("an HTTP/1.1 request needs a Host field"))
+    elif _HOST.fullmatch(host) is None:
+        raise RefusedError(bad_request("the Host field is malformed"))
+    target = head.target
+    if not target.startswith(b"/"):
+        target = _origin_form(head, target)
+    if b"#" in target:
+        raise RefusedError(bad_request("a request target has no fragment"))
+    if b"?" in target:
+        path, mark, query = target.partition(b"?")
+        head.path = path.decode("latin-1")
+        head.query = mark + query
+    else:
+        head.path = target.decode("latin-1")
+    length = headers.get(b"content-length")
+    if length is not None:
+        if not length.isdigit() or len(length) > 15:
+            raise RefusedError(bad_request("the Content-Length field is malformed"))
+        head.length = int(length)
+    if b"transfer-encoding" in headers:
+        _check_coding(head, headers[b"transfer-encoding"])
+    if b"expect" in headers and headers[b"expect"].lower() != b"100-continue":
+        raise RefusedError(Refusal(417, "expectation_failed", "the only expectation known is 100-continue"))
+    if b"connection" in headers:
+        _obey_connection(head, headers[b"connection"])
+
+
+def _origin_form(head: RequestHead, target: bytes) -> bytes:
+    """The path of an absolute target, whose authority replaces the Host field (RFC 9112 3.2.2)."""
+    if target == b"*":
+        return target
+    if not target[:8].lower().startswith((b"http://", b"https://")):
+        raise RefusedError(bad_request("the request target must be a path"))
+    after = target.split(b"//", 1)[1]
+    authority = _AUTHORITY_END.split(after, 1)[0]
+    if not authority or _HOST.fullmatch(authority) is None:
+        raise RefusedError(bad_request("the request target's authority is malformed"))
+    head.headers[b"host"] = authority
+    rest = after[len(authority) :]
+    head.target = rest if rest.startswith(b"/") else b"/" + rest
+    return head.target
+
+
+def _check_coding(head: RequestHead, coding: bytes) -> None:
+    if head.minor == 0:
+        raise RefusedError(bad_request("Transfer-Encoding does not exist in HTTP/1.0"))
+    if head.length is not None:
+        raise RefusedError(bad_request("Content-Length and Transfer-Encoding exclude each other"))
+    if coding.lower() != b"chunked":
+        raise RefusedError(Refusal(501, "transfer_encoding", "the only transfer coding taken is chunked"))
+    head.chunked = True
+
+
+def _obey_connection(head: RequestHead, connection: bytes) -> None:
+    """RFC 9110 7.6.1: `close`, and whatever else Connection names goes no further."""
+    tokens = {token.strip() for token in connection.lower().split(b",")}
+    if b"close" in tokens:
+        head.close = True
+    named = tokens - _KNOWN_CONNECTION
+    if named:
+        head.kept = [line for line in head.kept if line.partition(b":")[0].lower() not in named]
+
+
+def engine_head(
+    head: RequestHead, path: bytes, address: bytes, *, key: str, length: int, request_id: bytes
+) -> bytes:
+    """The head for an engine: the client's fields that may pass, and ours."""
+    parts = [b"POST ", path, b" HTTP/1.1\r\nhost: ", address, b"\r\n", *head.kept]
+    if key:
+        parts.append(b"authorization: Bearer " + key.encode("ascii", "replace") + b"\r\n")
+    parts.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id, length))
+    return b"".join(parts)
+
+
+def control_head(head: RequestHead, *, length: int, request_id: bytes) -> bytes:
+    """The head for the control app: method, target and Host are the client's own."""
+    parts = [
+        head.method,
+        b" ",
+        head.target,
+        b" HTTP/1.1\r\nhost: ",
+        head.headers.get(b"host", b"localhost"),
+        b"\r\n",
+    ]
+    parts += head.kept
+    parts += head.control_kept
+    parts.append(b"x-request-id: %b\r\n" % request_id)
+    if length or head.length is not None or head.chunked:
+        parts.append(b"content-length: %d\r\n" % length)
+    parts.append(b"connection: close\r\n\r\n")
+    return b"".join(parts)
+
+
+class BadAnswerError(Exception):
+    """What the upstream sent is not an HTTP/1.x answer we can pass on; the message says why."""
+
+
+class AnswerHead:
+    """The head of an upstream's answer, checked; `kept` are the field lines that may go to the client."""
+
+    __slots__ = (
+        "chunked", "complete", "content_type", "cors", "fault", "keep_alive", "kept", "length", "minor",
+        "status",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.minor = 1
+        self.kept: list[bytes] = []
+        self.length: int | None = None
+        self.chunked = False
+        self.keep_alive = True
+        self.content_type = b""
+        self.cors = False
+        self.complete = False
+        self.fault = ""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.lower()
+        if key in _ANSWER_DROPPED:
+            if key == b"content-length":
+                if self.length is not None or not value.isdigit():
+                    self.fault = "its Content-Length is not one number"
+                else:
+                    self.length = int(value)
+            elif key == b"transfer-encoding":
+                if self.chunked or value.lower() != b"chunked":
+                    self.fault = "its Transfer-Encoding is not chunked"
+                self.chunked = True
+            elif key == b"connection":
+                lowered = value.lower()
+                self.keep_alive = b"close" not in lowered
+            return
+        if key == b"content-type":
+            self.content_type = value.lower()
+        elif key.startswith(b"access-control-"):
+            self.cors = True
+        self.kept.append(name + b": " + value + b"\r\n")
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+    @property
+    def is_events(self) -> bool:
+        """A stream of server-sent events."""
+        return self.content_type.startswith(b"text/event-stream")
+
+    @property
+    def is_json(self) -> bool:
+        """A JSON document."""
+        return self.content_type.startswith(b"application/json")
+
+    def without_cors(self) -> None:
+        """Drop the engine's word on who may read us from a browser (mlx_lm.server says: everybody)."""
+        if self.cors:
+            self.kept = [line for line in self.kept if line[:15].lower() != b"access-control-"]
+
+
+def parse_answer_head(data: bytes) -> AnswerHead:
+    """The head of an answer in *data*, which ends with its empty line. Raises `BadAnswerError`."""
+    head = AnswerHead()
+    parser = HttpResponseParser(head)
+    try:
+        parser.feed_data(data)
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError as error:
+        raise BadAnswerError(f"its head is malformed: {error}") from None
+    if not head.complete:
+        raise BadAnswerError("its head has no end")
+    if head.fault:
+        raise BadAnswerError(head.fault)
+    if head.chunked and head.length is not None:
+        raise BadAnswerError("it has both Content-Length and Transfer-Encoding")
+    version = parser.get_http_version()
+    if version == "1.0":
+        head.minor = 0
+        head.keep_alive = False
+        if head.chunked:
+            raise BadAnswerError("it is HTTP/1.0 and chunked")
+    elif version != "1.1":
+        raise BadAnswerError(f"it speaks HTTP/{version}")
+    head.status = parser.get_status_code()
+    return head

@@ -1,0 +1,119 @@
+"""The front's own refusals: what it answers itself, before or instead of an engine. Codes are stable."""
+
+from __future__ import annotations
+
+from router.ports import Refusal
+
+
+class RefusedError(Exception):
+    """Carries a refusal up to the place that answers."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def bad_request(message: str, *, code: str = "bad_request", param: str | None = None) -> Refusal:
+    """400: the client's fault."""
+    return Refusal(400, code, message, param=param)
+
+
+def body_too_large(limit: int) -> Refusal:
+    """413: one request's body is above the limit."""
+    return Refusal(
+        413, "body_too_large", f"the request body is above the limit of {limit} bytes (limits.body_bytes)"
+    )
+
+
+def buffer_full(model: str | None) -> Refusal:
+    """429 for one model's share, 503 for the whole: bodies of waiting requests fill their buffer."""
+    if model is not None:
+        message = (
+            f"requests that wait for {model} hold as many bytes of body as one model may; try again later"
+        )
+        return Refusal(429, "buffer_full", message, "rate_limit_error", retry_after=5.0)
+    message = "requests that wait hold as many bytes of body as the router may; try again later"
+    return Refusal(503, "buffer_full", message, "server_error", retry_after=5.0)
+
+
+def head_too_large(limit: int) -> Refusal:
+    """431: more header bytes than we read."""
+    return Refusal(
+        431, "header_too_large", f"the request head is above the limit of {limit} bytes (limits.header_bytes)"
+    )
+
+
+def too_slow(what: str, seconds: float) -> Refusal:
+    """408: the client did not finish sending in time."""
+    return Refusal(408, "request_timeout", f"the request's {what} did not arrive within {seconds:g} s")
+
+
+def too_many_connections(limit: int) -> Refusal:
+    """503: no room for another client."""
+    message = f"the router has its limit of {limit} client connections open (limits.connections)"
+    return Refusal(503, "too_many_connections", message, "server_error", retry_after=1.0)
+
+
+def encoded_body(coding: str) -> Refusal:
+    """415: compressed request bodies."""
+    message = f"request bodies with Content-Encoding {coding} are not taken; send the body as it is"
+    return Refusal(415, "unsupported_encoding", message)
+
+
+def websocket() -> Refusal:
+    """501: not spoken yet."""
+    return Refusal(501, "websocket_unsupported", "WebSocket is not supported on this path")
+
+
+def tunnel() -> Refusal:
+    """501: CONNECT."""
+    return Refusal(501, "method_unsupported", "CONNECT is not supported: this is not a forward proxy")
+
+
+def engine_unreachable(model: str, why: str) -> Refusal:
+    """502: no connection to an instance, twice."""
+    message = (
+        f"the engine of {model} does not take connections: {why}; its log says more (modelyard ps, /status)"
+    )
+    return Refusal(502, "engine_unreachable", message, "server_error", retry_after=1.0)
+
+
+def engine_crashed(model: str) -> Refusal:
+    """502: the same request was in flight when the engine went away, twice."""
+    message = (
+        f"the engine of {model} went away twice while it worked on this request, without a byte of an "
+        "answer; the request will not be tried again"
+    )
+    return Refusal(502, "engine_crashed", message, "server_error")
+
+
+def bad_answer(model: str, why: str) -> Refusal:
+    """502: the engine answered something that cannot be passed on."""
+    message = f"the answer of {model}'s engine cannot be passed on: {why}"
+    return Refusal(502, "bad_answer", message, "server_error")
+
+
+def answer_cut(model: str) -> Refusal:
+    """502 or an error event: the answer ended before its end."""
+    message = f"the engine of {model} ended the answer before it was complete; what was sent is not all of it"
+    return Refusal(502, "answer_cut", message, "server_error")
+
+
+def first_byte_timeout(model: str, seconds: float) -> Refusal:
+    """504: the engine took the request and said nothing."""
+    message = (
+        f"the engine of {model} did not begin its answer within {seconds:g} s (limits.first_byte_timeout)"
+    )
+    return Refusal(504, "first_byte_timeout", message, "server_error")
+
+
+def shutting_down() -> Refusal:
+    """503: the daemon stops."""
+    return Refusal(503, "shutting_down", "the router is shutting down", "server_error", retry_after=5.0)
+
+
+def internal() -> Refusal:
+    """500: our own fault; the log has the rest."""
+    return Refusal(
+        500, "internal_error", "the router failed on this request; its log has the details", "server_error"
+    )

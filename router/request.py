@@ -1,0 +1,332 @@
+"""What a request's body asks for: `model` and `stream`, read once; everything else passes byte for byte.
+Pure.
+
+Nothing is built for the rest of the body: msgspec skips it in C. Where the engine must be told another name
+the value is spliced; nothing is serialised again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+
+from router.ports import Refusal
+from router.refused import RefusedError, bad_request
+
+Bytes = bytes | memoryview
+"""A body: `bytes` when it came in one small piece, a view from the start of a `bytearray` when it is
+large."""
+
+_SCAN_LIMIT = 1024 * 1024
+"""A body whose top-level keys repeat is scanned in Python up to this size; nobody sends such a body by
+mistake."""
+_MEMBERS_LIMIT = 4096
+"""Top-level members of a body; the largest API has some forty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One member of the top-level object: where its key begins, and where its value lies."""
+
+    key: str
+    start: int
+    value_start: int
+    value_end: int
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a body asks for."""
+
+    model: str | None
+    stream: bool
+    entries: tuple[Entry, ...] | None = None
+    """Top-level members with offsets, where they had to be found already."""
+    multipart: tuple[int, int] | None = None
+    """Where the model's value lies in a multipart body, or where a model part may be put in."""
+    boundary: bytes = b""
+    """Set for multipart bodies."""
+
+
+class _Typed(msgspec.Struct):
+    model: str | msgspec.UnsetType = msgspec.UNSET
+    stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_typed = msgspec.json.Decoder(_Typed).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+_KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
+_AFTER = re.compile(rb"[ \t\r\n]*([,}])")
+_OPEN = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_STRUCTURE = re.compile(rb'["\[\]{},]')
+
+
+def read_json(body: Bytes) -> Asked:
+    """`model` and `stream` of a JSON body.
+
+    Raises `RefusedError` (400) if it is no JSON object, if `model` is no string or stands there twice
+    (escaped spellings of the key count: two parsers would not agree on which one is meant).
+    """
+    plain = isinstance(body, bytes) and (b"\\" not in body or b"\\u00" not in body)
+    if plain and cast("bytes", body).count(b'"model"') <= 1:
+        # No second "model" and no escape that could spell one: the typed skip sees all there is.
+        try:
+            typed = _typed(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _unreadable(body, error) from None
+        model = typed.model
+        return Asked(
+            None if model is msgspec.UNSET else model,
+            typed.stream is not msgspec.UNSET and bytes(typed.stream) == b"true",
+        )
+    entries = find_entries(body)
+    model_value, stream = None, False
+    for entry in entries:
+        if entry.key == "model":
+            if model_value is not None:
+                raise RefusedError(
+                    bad_request("the body has more than one `model`", code="duplicate_model", param="model")
+                )
+            model_value = bytes(body[entry.value_start : entry.value_end])
+        elif entry.key == "stream":
+            stream = bytes(body[entry.value_start : entry.value_end]) == b"true"
+    return Asked(None if model_value is None else _string(model_value), stream, entries)
+
+
+def _string(value: bytes) -> str:
+    try:
+        return msgspec.json.decode(value, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RefusedError(_not_a_string()) from None
+
+
+def _not_a_string() -> Refusal:
+    return bad_request("`model` must be a string", code="invalid_model", param="model")
+
+
+def _unreadable(body: Bytes, error: Exception) -> RefusedError:
+    if len(body) == 0:
+        return RefusedError(bad_request("the body is empty; send a JSON object", code="invalid_json"))
+    if isinstance(error, msgspec.ValidationError):
+        if _OPEN.match(body) is None:
+            return RefusedError(bad_request("the body must be a JSON object", code="invalid_json"))
+        return RefusedError(_not_a_string())
+    return RefusedError(bad_request(f"the body is not valid JSON: {error}", code="invalid_json"))
+
+
+def find_entries(body: Bytes) -> tuple[Entry, ...]:
+    """The top-level members of the JSON object *body*, with offsets. Raises `RefusedError`.
+
+    msgspec gives each distinct key once, with its value's bytes; walking along them finds the offsets without
+    looking into the values. Where the walk does not fit, a key stands there twice.
+    """
+    try:
+        members = _members(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(body, error) from None
+    if len(members) > _MEMBERS_LIMIT:
+        raise RefusedError(
+            bad_request(f"the body has more than {_MEMBERS_LIMIT} members", code="invalid_json")
+        )
+    opened = _OPEN.match(body)
+    assert opened is not None  # msgspec has read an object
+    pos = opened.end()
+    entries = []
+    for key, raw in members.items():
+        match = _KEY.match(body, pos)
+        if match is None or json.loads(match[1]) != key:
+            return _scan(body, opened.end())
+        end = match.end() + len(memoryview(raw))
+        after = _AFTER.match(body, end)
+        if after is None:
+            return _scan(body, opened.end())
+        entries.append(Entry(key, match.start(1), match.end(), end))
+        pos = after.end()
+    if entries and body[pos - 1 : pos] != b"}":
+        return _scan(body, opened.end())
+    return tuple(entries)
+
+
+def _scan(body: Bytes, pos: int) -> tuple[Entry, ...]:
+    """The same for an object with repeated keys: slower, and bounded. *body* is known to be valid JSON."""
+    if len(body) > _SCAN_LIMIT:
+        raise RefusedError(bad_request("the body repeats a top-level key", code="duplicate_key"))
+    entries = []
+    while True:
+        match = _KEY.match(body, pos)
+        assert match is not None  # valid JSON: a member follows
+        end = _value_end(body, match.end())
+        entries.append(
+            Entry(json.loads(match[1]), match.start(1), match.end(), _trimmed(body, match.end(), end))
+        )
+        if body[end : end + 1] == b"}":
+            return tuple(entries)
+        pos = end + 1
+
+
+def _value_end(body: Bytes, pos: int) -> int:
+    """Offset of the comma or brace after the value that begins at *pos*."""
+    depth = 0
+    while True:
+        match = _STRUCTURE.search(body, pos)
+        assert match is not None  # valid JSON: the object is closed
+        mark = match[0]
+        if mark == b'"':
+            string = _STRING.match(body, match.start())
+            assert string is not None  # valid JSON: the string is closed
+            pos = string.end()
+            continue
+        if depth == 0 and mark in (b",", b"}"):
+            return match.start()
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            depth -= 1
+        pos = match.end()
+
+
+def _trimmed(body: Bytes, start: int, end: int) -> int:
+    while end > start and body[end - 1] in b" \t\r\n":
+        end -= 1
+    return end
+
+
+def rewritten(body: Bytes, asked: Asked, *, model: str | None, strip: tuple[str, ...]) -> list[Bytes]:
+    """*body* as pieces, with `model` set to *model* (None: as it is) and the members named in *strip* left
+    out."""
+    if asked.boundary:
+        return [body] if model is None else _multipart_spliced(body, asked, model)
+    if strip and asked.entries is None and not _may_have(body, strip):
+        strip = ()
+    if model is None and not strip:
+        return [body]
+    entries = asked.entries if asked.entries is not None else find_entries(body)
+    edits: list[tuple[int, int, bytes]] = []
+    kept = [entry for entry in entries if entry.key not in strip]
+    if len(kept) < len(entries):
+        edits += _removals(entries, strip)
+    if model is not None:
+        value = json.dumps(model).encode()
+        old = next((entry for entry in entries if entry.key == "model"), None)
+        if old is not None:
+            edits.append((old.value_start, old.value_end, value))
+        else:
+            opened = _OPEN.match(body)
+            assert opened is not None  # read_json has seen an object
+            at = (
+                body.index(b"{") + 1
+                if isinstance(body, bytes)
+                else bytes(body[: opened.end()]).index(b"{") + 1
+            )
+            edits.append((at, at, b'"model":' + value + (b"," if kept else b"")))
+    pieces: list[Bytes] = []
+    pos = 0
+    for start, end, new in sorted(edits):
+        pieces.append(body[pos:start])
+        if new:
+            pieces.append(new)
+        pos = end
+    pieces.append(body[pos:])
+    return [piece for piece in pieces if len(piece)]
+
+
+def _may_have(body: Bytes, names: tuple[str, ...]) -> bool:
+    """Whether one of *names* could be a key: a cheap no for small bodies, a yes when unsure."""
+    if not isinstance(body, bytes):
+        return True
+    return b"\\u00" in body or any(b'"%b"' % name.encode() in body for name in names)
+
+
+def _removals(entries: tuple[Entry, ...], strip: tuple[str, ...]) -> list[tuple[int, int, bytes]]:
+    """Edits that take members out with the comma that belongs to them."""
+    edits = []
+    last_kept_end: int | None = None
+    for i, entry in enumerate(entries):
+        if entry.key not in strip:
+            last_kept_end = entry.value_end
+            continue
+        if i + 1 < len(entries):
+            edits.append((entry.start, entries[i + 1].start, b""))
+        elif last_kept_end is None:
+            edits.append((entry.start, entry.value_end, b""))
+        else:
+            # The last member: the comma before it goes, and whatever was taken out between.
+            edits = [edit for edit in edits if edit[0] < last_kept_end]
+            edits.append((last_kept_end, entry.value_end, b""))
+    return edits
+
+
+# -- multipart -------------------------------------------------------------------------------------
+
+_BOUNDARY = re.compile(
+    rb'multipart/form-data\b.*;\s*boundary=(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))',
+    re.IGNORECASE | re.DOTALL,
+)
+_FIELD_NAME = re.compile(
+    rb'content-disposition[ \t]*:[ \t]*form-data\b[^\r\n]*?;[ \t]*name="([^"\r\n]*)"', re.IGNORECASE
+)
+_PARTS_LIMIT = 256
+_PART_HEAD_LIMIT = 8192
+
+
+def read_multipart(body: Bytes, content_type: bytes) -> Asked:
+    """The `model` and `stream` fields of a multipart/form-data body, wherever they stand. Raises
+    `RefusedError`."""
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        raise RefusedError(bad_request("Content-Type must be multipart/form-data with a boundary"))
+    boundary = found[1] or found[2]
+    # Views have no `find`; they always begin with their buffer.
+    data = body if isinstance(body, bytes) else cast("bytearray", body.obj)
+    size = len(body)
+    delimiter = b"\r\n--" + boundary
+    asked = Asked(None, False, boundary=boundary)
+    if data[: len(delimiter) - 2] != delimiter[2:]:
+        raise RefusedError(
+            bad_request("the multipart body does not begin with its boundary", code="invalid_multipart")
+        )
+    pos = len(delimiter) - 2
+    for _ in range(_PARTS_LIMIT):
+        if data[pos : pos + 2] == b"--":
+            return asked
+        if data[pos : pos + 2] != b"\r\n":
+            break
+        head_end = data.find(b"\r\n\r\n", pos, min(pos + _PART_HEAD_LIMIT, size))
+        end = data.find(delimiter, head_end + 2, size) if head_end >= 0 else -1
+        if end < 0:
+            break
+        _note_part(asked, data, (pos, head_end, end))
+        pos = end + len(delimiter)
+    raise RefusedError(bad_request("the multipart body is malformed", code="invalid_multipart"))
+
+
+def _note_part(asked: Asked, data: bytes | bytearray, part: tuple[int, int, int]) -> None:
+    start, head_end, end = part
+    name = _FIELD_NAME.search(data, start, head_end + 2)
+    if name is None or end - head_end > 4096:
+        return
+    value = bytes(data[head_end + 4 : end])
+    if name[1] == b"model":
+        if asked.model is not None:
+            raise RefusedError(
+                bad_request("the body has more than one `model`", code="duplicate_model", param="model")
+            )
+        asked.model = value.decode("utf-8", "replace")
+        asked.multipart = (head_end + 4, end)
+    elif name[1] == b"stream":
+        asked.stream = value.strip().lower() in (b"true", b"1")
+
+
+def _multipart_spliced(body: Bytes, asked: Asked, model: str) -> list[Bytes]:
+    value = model.encode()
+    if asked.multipart is not None:
+        start, end = asked.multipart
+        return [body[:start], value, body[end:]]
+    part = b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (asked.boundary, value)
+    return [part, body]

@@ -1,0 +1,187 @@
+"""Connections to engines: kept alive, one pool per incarnation of an instance, never older than the engine's
+patience."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from router.ports import Lease
+from router.wheel import TICK
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds. Loopback answers at once or refuses; this bounds an endpoint on another machine."""
+IDLE_PER_INSTANCE = 512
+"""Idle connections kept per incarnation. Too small a number opens and closes connections under load (10, a
+common
+default, doubles the cost of a request at 64 clients); they are gone after `idle_upstream` seconds anyway."""
+
+PoolKey = tuple[str, int, int]
+
+
+class Taker(Protocol):
+    """Who reads an answer."""
+
+    def answer_data(self, data: bytes) -> None:
+        """Bytes of the answer."""
+        ...
+
+    def answer_lost(self, error: Exception | None) -> None:
+        """The connection has ended, before or after the end of the answer."""
+        ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an engine (or to the control app). Has a taker while a request is on it."""
+
+    __slots__ = ("idle_since", "key", "lost", "reused", "taker", "transport")
+
+    def __init__(self, key: PoolKey) -> None:
+        self.key = key
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        """Set when the connection is made."""
+        self.taker: Taker | None = None
+        self.reused = False
+        """It has carried a request before: that it is lost may only mean that the engine tired of waiting."""
+        self.lost = False
+        self.idle_since = 0.0
+
+    def __repr__(self) -> str:
+        state = "lost" if self.lost else "busy" if self.taker else "idle"
+        return f"<UpstreamConnection {self.key[0]}:{self.key[1]} gen={self.key[2]} {state}>"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        taker = self.taker
+        if taker is not None:
+            taker.answer_data(data)
+        else:
+            # Bytes nobody asked for would be taken for the next request's answer.
+            self.lost = True
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        taker, self.taker = self.taker, None
+        if taker is not None:
+            taker.answer_lost(exc)
+
+    def drop(self) -> None:
+        """Close hard: the engine sees that nobody reads any more."""
+        self.taker = None
+        self.lost = True
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class UpstreamPool:
+    """Idle connections by (host, port, incarnation), last used first."""
+
+    def __init__(self, *, now: Callable[[], float], idle: float) -> None:
+        self._now = now
+        self._idle = idle
+        self._free: dict[PoolKey, list[UpstreamConnection]] = {}
+        self._tls: ssl.SSLContext | None = None
+        self.deadline = now() + TICK
+        self.opened = 0
+        """Connections opened so far."""
+
+    def __repr__(self) -> str:
+        idle = sum(len(free) for free in self._free.values())
+        return f"<UpstreamPool idle={idle} instances={len(self._free)} opened={self.opened}>"
+
+    @property
+    def idle(self) -> int:
+        """Connections without a request."""
+        return sum(len(free) for free in self._free.values())
+
+    def take(self, lease: Lease) -> UpstreamConnection | None:
+        """An idle connection to the lease's incarnation that is young enough to be believed."""
+        free = self._free.get((lease.host, lease.port, lease.generation))
+        if not free:
+            return None
+        oldest = self._now() - self._idle
+        while free:
+            connection = free.pop()
+            if connection.lost:
+                continue
+            if connection.idle_since < oldest:
+                connection.drop()
+                continue
+            return connection
+        return None
+
+    def give(self, connection: UpstreamConnection) -> None:
+        """Keep *connection*, whose answer has ended, for the next request."""
+        connection.taker = None
+        if connection.lost:
+            return
+        free = self._free.get(connection.key)
+        if free is None:
+            free = self._free[connection.key] = []
+        if len(free) >= IDLE_PER_INSTANCE:
+            connection.drop()
+            return
+        connection.reused = True
+        connection.idle_since = self._now()
+        free.append(connection)
+
+    async def connect(self, lease: Lease) -> UpstreamConnection:
+        """A fresh connection. Raises OSError (TimeoutError among them) within `CONNECT_TIMEOUT`."""
+        key = (lease.host, lease.port, lease.generation)
+        loop = asyncio.get_running_loop()
+        connection = UpstreamConnection(key)
+        tls = self._context() if lease.tls else None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await loop.create_connection(lambda: connection, lease.host, lease.port, ssl=tls)
+        except BaseException:
+            connection.drop()  # a cancelled call may have a transport already
+            raise
+        self.opened += 1
+        return connection
+
+    async def adopt(self, sock: object) -> UpstreamConnection:
+        """A connection over an open socket: the control app's pair."""
+        loop = asyncio.get_running_loop()
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"the control door gave {sock!r}, not a socket")
+        _, connection = await loop.create_unix_connection(
+            lambda: UpstreamConnection(("control", 0, 0)), sock=sock
+        )
+        return connection
+
+    def expired(self, now: float) -> None:
+        """Called by the wheel: close what has been idle for too long, forget what is lost."""
+        self.deadline = now + TICK
+        oldest = now - self._idle
+        for key in list(self._free):
+            kept = []
+            for connection in self._free[key]:
+                if connection.lost:
+                    continue
+                if connection.idle_since < oldest:
+                    connection.drop()
+                else:
+                    kept.append(connection)
+            if kept:
+                self._free[key] = kept
+            else:
+                del self._free[key]
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        for free in self._free.values():
+            for connection in free:
+                connection.drop()
+        self._free.clear()
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls

@@ -1,0 +1,250 @@
+"""Chunk scanner, model echo, tail, wheel, budget and buffers: pure parts of the relay."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.capability import Protocol as ApiProtocol
+from router.chunks import ChunkScanner, FramingError, chunk
+from router.echo import ModelEcho
+from router.limits import BodyBudget, BufferStore
+from router.openai import FACES
+from router.relay import End, Relay
+from router.tail import Tail
+from router.wheel import NEVER, Wheel
+
+CUTS = st.lists(st.integers(0, 400), max_size=12)
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    """*data* cut at the given offsets."""
+    marks = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    return [data[a:b] for a, b in itertools.pairwise(marks)]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), CUTS, st.binary(max_size=5))
+def test_any_split_of_a_chunked_body_gives_the_same(
+    pieces: list[bytes], cuts: list[int], after: bytes
+) -> None:
+    framed = b"".join(chunk(piece) for piece in pieces)
+    whole = framed + b"0\r\nx-trailer: 1\r\n\r\n" + after
+    scanner, payload, passed = ChunkScanner(), list[bytes](), b""
+    for part in split(whole, cuts):
+        if scanner.ended:
+            scanner.rest += part
+            continue
+        passed += scanner.feed(part, payload)
+        if scanner.between_chunks:
+            # Whatever has been passed on can be ended here.
+            assert passed == b"" or passed.endswith(b"\r\n")
+    assert scanner.ended
+    assert (b"".join(payload), passed, scanner.rest) == (b"".join(pieces), framed, after)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"x\r\n", b"-1\r\n", b"+1\r\na\r\n", b" 1\r\na\r\n", b"0x1\r\na\r\n", b"1_0\r\n", b"\r\n", b"\n",
+        b"1\na\r\n", b"1 \r\na\r\n", b"1\r\nab\r\n", b"1\r\na\n", b"1\r\na\rx", b"ffffffffffffffff\r\n",
+        b"1;" + b"a" * 2000, b"0\r\n" + b"a: b\r\n" * 3000, b"1;a\rb\r\n",
+    ],
+)  # fmt: skip
+@given(cuts=CUTS)
+def test_what_is_no_chunk_is_an_error_in_any_split(raw: bytes, cuts: list[int]) -> None:
+    def feed_all() -> None:
+        scanner = ChunkScanner()
+        for part in split(raw, cuts):
+            scanner.feed(part, [])
+
+    with pytest.raises(FramingError):
+        feed_all()
+
+
+def test_a_whole_chunk_passes_without_a_copy() -> None:
+    data = chunk(b"data: x\n\n")
+    assert ChunkScanner().feed(data, []) is data
+
+
+EVENTS = st.lists(
+    st.fixed_dictionaries(
+        {"model": st.sampled_from(["served", "other", 'ser"ved']), "t": st.text(max_size=5)}
+    ),
+    max_size=4,
+)
+
+
+@given(EVENTS, CUTS, st.sampled_from([(",", ":"), (", ", ": ")]), st.sampled_from(["\n\n", "\r\n\r\n"]))
+def test_the_echo_is_the_same_for_any_split(
+    events: list[dict[str, str]], cuts: list[int], separators: tuple[str, str], boundary: str
+) -> None:
+    raw = "".join(f"data: {json.dumps(e, separators=separators)}{boundary}" for e in events).encode()
+    echo = ModelEcho("served", "asked/é")
+    got = b"".join(echo.feed(part) for part in split(raw, cuts)) + echo.flush()
+    seen = [json.loads(line[6:]) for line in got.decode().splitlines() if line]
+    assert seen == [{**e, "model": "asked/é" if e["model"] == "served" else e["model"]} for e in events]
+
+
+def test_the_echo_replaces_only_the_first_name_of_an_event() -> None:
+    echo = ModelEcho("s", "a")
+    raw = b'data: {"model":"s","documents":[{"model":"s"}]}\n\ndata: {"model":"s"}\n\n'
+    assert echo.feed(raw) + echo.flush() == (
+        b'data: {"model":"a","documents":[{"model":"s"}]}\n\ndata: {"model":"a"}\n\n'
+    )
+
+
+def test_the_echo_holds_back_only_what_may_be_a_name() -> None:
+    echo = ModelEcho("served", "a")
+    assert echo.feed(b'data: {"id":"x","mod') == b'data: {"id":"x",'
+    assert echo.feed(b'ify":1') == b'"modify":1'
+
+
+def test_usage_is_read_from_the_end_whatever_came_before() -> None:
+    tail = Tail()
+    for _ in range(5000):
+        tail.note(b'data: {"choices":[{"delta":{"content":"\\"usage\\": {\\"prompt_tokens\\": 1}"}}]}\n\n')
+    tail.note(b'data: {"usage":{"prompt_tokens":7,"completion_tokens":9,"x":{"y":1}}}\n\ndata: [DONE]\n\n')
+    assert tail.usage() == (7, 9)
+    assert sum(map(len, tail.pieces)) < 20_000
+    tail = Tail()
+    tail.note(b'{"usage": {"input_tokens": 3, "output_tokens": 4}}')
+    assert tail.usage() == (3, 4)
+    assert Tail().usage() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "end", "complete"),
+    [
+        (ApiProtocol.OPENAI, b"data: [DONE]\n\n", True),
+        (ApiProtocol.OPENAI, b"data:[DONE]\r\n\r\n", True),
+        (ApiProtocol.OPENAI, b'data: {"content":"[DONE]"}\n\n', False),
+        (ApiProtocol.OPENAI, b"", False),
+        (ApiProtocol.ANTHROPIC, b'event: message_stop\ndata: {"type":"message_stop"}\n\n', True),
+        (ApiProtocol.ANTHROPIC, b"event: ping\n\n", False),
+        (ApiProtocol.RESPONSES, b"event: response.completed\ndata: {}\n\n", True),
+        (ApiProtocol.RESPONSES, b"event: response.created\ndata: {}\n\n", False),
+    ],
+)
+def test_each_protocol_knows_its_end(protocol: ApiProtocol, end: bytes, complete: bool) -> None:
+    tail = Tail()
+    tail.note(b'data: {"a":1}\n\n')
+    tail.note(end)
+    assert tail.has_end_mark(protocol, framed=False) is complete
+
+
+HEADS = {
+    "chunked": b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+    "close": b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n",
+}
+STREAM = b'data: {"model": "s"}\n\n' * 3 + b"data: [DONE]\n\n"
+
+
+@given(CUTS, st.sampled_from(sorted(HEADS)), st.sampled_from([0, 1]), st.booleans(), st.booleans())
+def test_a_relayed_stream_is_the_same_for_any_split(
+    cuts: list[int], framing: str, minor: int, renamed: bool, committed: bool
+) -> None:
+    relay = Relay(model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, request_id=b"r", close=not minor)
+    if renamed:
+        relay.echo = ModelEcho("s", "asked")
+    if committed:
+        relay.promise_events()
+    body = chunk(STREAM[:50]) + chunk(STREAM[50:]) + b"0\r\n\r\n" if framing == "chunked" else STREAM
+    out = b"".join(relay.feed(part) for part in split(HEADS[framing] + body, cuts))
+    out += relay.eof()
+    assert relay.end is End.COMPLETE
+    if not committed:
+        head, _, out = out.partition(b"\r\n\r\n")
+        assert (b"transfer-encoding: chunked" in head) is bool(minor)
+    if minor:
+        scanner, payload = ChunkScanner(), list[bytes]()
+        scanner.feed(out, payload)
+        assert scanner.ended
+        assert scanner.rest == b""
+        out = b"".join(payload)
+    assert out == (STREAM.replace(b'"model": "s"', b'"model":"asked"') if renamed else STREAM)
+    assert relay.reusable is (framing == "chunked")
+
+
+@given(
+    st.integers(0, len(STREAM) - 1), st.sampled_from(sorted(HEADS)), st.sampled_from([0, 1]), st.booleans()
+)
+def test_a_stream_cut_anywhere_never_looks_complete(
+    cut: int, framing: str, minor: int, renamed: bool
+) -> None:
+    relay = Relay(model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, request_id=b"r", close=not minor)
+    if renamed:
+        relay.echo = ModelEcho("s", "asked")
+    body = (
+        b"".join(chunk(STREAM[i : i + 9]) for i in range(0, len(STREAM), 9))
+        if framing == "chunked"
+        else STREAM
+    )
+    out = relay.feed(HEADS[framing] + body[:cut]) + relay.eof()
+    if STREAM.rstrip() in out.replace(b'"asked"', b' "s"'):
+        return  # only the last newlines were cut off: every event is there
+    assert relay.end in (End.SAID, End.CUT)
+    if relay.end is End.SAID:
+        assert b'"code":"answer_cut"' in out
+    elif minor:
+        assert not out.endswith(b"0\r\n\r\n")
+
+
+@dataclass(eq=False)
+class Item:
+    deadline: float
+    fired: list[float] = field(default_factory=list)
+
+    def expired(self, now: float) -> None:
+        self.fired.append(now)
+        self.deadline = NEVER
+
+
+def test_the_wheel_tells_each_item_once_its_deadline_has_passed() -> None:
+    now = 10.0
+    wheel = Wheel(lambda: now, None)
+    early, late, gone = Item(11), Item(12), Item(11)
+    for item in (early, late, gone):
+        wheel.watch(item)
+    wheel.forget(gone)
+    wheel.tick()
+    assert early.fired == []
+    now = 11.5
+    wheel.tick()
+    wheel.tick()
+    assert (early.fired, late.fired, gone.fired) == ([11.5], [], [])
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 60)), max_size=20))
+def test_the_budget_never_exceeds_its_bounds_and_comes_back_to_zero(wanted: list[tuple[str, int]]) -> None:
+    budget = BodyBudget(total=100, per_model=50)
+    taken = []
+    for model, size in wanted:
+        if budget.take(size):
+            if budget.take_model(model, size):
+                taken.append((model, size))
+            else:
+                budget.give(size)
+        assert budget.held <= 100
+        assert max(budget.held_by("a"), budget.held_by("b")) <= 50
+    for model, size in taken:
+        budget.give_model(model, size)
+        budget.give(size)
+    assert (budget.held, budget.held_by("a"), budget.held_by("b")) == (0, 0, 0)
+
+
+def test_buffers_are_used_again_and_what_is_kept_is_bounded() -> None:
+    store = BufferStore()
+    first = store.take(300_000)
+    store.give(first)
+    assert store.take(280_000) is first
+    for _ in range(50):
+        store.give(bytearray(2**23))
+    assert store.kept_bytes <= 32 * 2**20
+    small = bytearray(10)
+    store.give(small)
+    assert store.take(10) is not small
