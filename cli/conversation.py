@@ -17,7 +17,13 @@ class Conversation:
 
     def request(self, question: str) -> dict[str, Any]:
         """The body that asks *question* after everything said before."""
-        return {"model": self.model, "messages": self._messages(question), "stream": True}
+        return {
+            "model": self.model,
+            "messages": self._messages(question),
+            "stream": True,
+            # So that the daemon's token counts know of it.
+            "stream_options": {"include_usage": True},
+        }
 
     def answered(self, question: str, answer: str) -> None:
         """Keep the turn. An answer stopped half way is kept as far as it got; an empty one is not."""

@@ -14,6 +14,7 @@ def test_a_question_carries_the_system_text_and_what_was_said() -> None:
     assert talk.request("c?") == {
         "model": "m",
         "stream": True,
+        "stream_options": {"include_usage": True},
         "messages": [
             {"role": "system", "content": "be brief"},
             {"role": "user", "content": "a?"},
