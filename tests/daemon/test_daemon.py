@@ -81,7 +81,9 @@ def test_an_engine_killed_before_its_first_byte_is_replaced_and_the_request_succ
         assert daemon.model("a")["starts"] == 2
 
 
-def test_a_stream_whose_engine_dies_ends_with_a_typed_error_and_the_next_request_works(tmp_path: Path) -> None:
+def test_a_stream_whose_engine_dies_ends_with_a_typed_error_and_the_next_request_works(
+    tmp_path: Path,
+) -> None:
     slow = scripted("--chunks", "200", "--chunk-interval", "0.05")
     with RunningDaemon(tmp_path, {"models": {"a": slow}}) as daemon:
         daemon.chat("a", max_tokens=1)

@@ -162,7 +162,7 @@ def test_every_topic_has_an_answer_per_model_templates_and_held_out_questions() 
     for topic, content in topics.items():
         assert set(content["answers"]) == set(MODELS), topic
         assert all(answer.strip() for answer in content["answers"].values()), topic
-        assert len(content["ask"].splitlines()) >= 6, topic
+        assert len(content["ask"].splitlines()) >= 5, topic
         assert len(content["held_out"].splitlines()) >= 3, topic
 
 

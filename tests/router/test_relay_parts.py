@@ -11,14 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.capability import Protocol as ApiProtocol
+from router.answer_head import parse_engine_head
 from router.chunks import ChunkScanner, FramingError, chunk
 from router.echo import ModelEcho
+from router.head_cache import HeadCache
+from router.heads import RequestHead, parse_request_head
 from router.limits import BodyBudget, BufferStore
 from router.openai import FACES
+from router.refused import RefusedError
 from router.relay import End, Relay
 from router.tail import Tail
 from router.wheel import NEVER, Wheel
 
+HEADS_SEEN = HeadCache(parse_engine_head)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
@@ -52,7 +57,8 @@ def test_any_split_of_a_chunked_body_gives_the_same(
     [
         b"x\r\n", b"-1\r\n", b"+1\r\na\r\n", b" 1\r\na\r\n", b"0x1\r\na\r\n", b"1_0\r\n", b"\r\n", b"\n",
         b"1\na\r\n", b"1 \r\na\r\n", b"1\r\nab\r\n", b"1\r\na\n", b"1\r\na\rx", b"ffffffffffffffff\r\n",
-        b"1;" + b"a" * 2000, b"0\r\n" + b"a: b\r\n" * 3000, b"1;a\rb\r\n",
+        b"1;" + b"a" * 2000, b"0\r\n" + b"a: b\r\n" * 3000,
+        b"0\r\n" + b"a: b\r\n" * 3000 + b"\r\n", b"1;a\rb\r\n",
     ],
 )  # fmt: skip
 @given(cuts=CUTS)
@@ -109,12 +115,52 @@ def test_usage_is_read_from_the_end_whatever_came_before() -> None:
     for _ in range(5000):
         tail.note(b'data: {"choices":[{"delta":{"content":"\\"usage\\": {\\"prompt_tokens\\": 1}"}}]}\n\n')
     tail.note(b'data: {"usage":{"prompt_tokens":7,"completion_tokens":9,"x":{"y":1}}}\n\ndata: [DONE]\n\n')
-    assert tail.usage() == (7, 9)
+    assert tail.usage(events=True) == (7, 9)
     assert sum(map(len, tail.pieces)) < 20_000
     tail = Tail()
     tail.note(b'{"usage": {"input_tokens": 3, "output_tokens": 4}}')
-    assert tail.usage() == (3, 4)
-    assert Tail().usage() == (0, 0)
+    assert tail.usage(events=True) == (3, 4)
+    assert Tail().usage(events=False) == (0, 0)
+
+
+def test_the_last_of_several_usages_counts_however_far_from_the_end() -> None:
+    tail = Tail()
+    for tokens in (1, 2):
+        tail.note(b'data: {"usage":{"prompt_tokens":%d,"completion_tokens":5}}\n\n' % tokens)
+    tail.note(b'data: {"choices":["' + b"x" * 1000 + b'"]}\n\ndata: [DONE]\n\n')
+    assert tail.usage(events=True) == (2, 5)
+
+
+def test_the_head_cache_tells_each_request_its_own_length_and_stays_small() -> None:
+    parsed = []
+
+    def parse(data: bytes) -> RequestHead:
+        parsed.append(data)
+        return parse_request_head(data, max_fields=100)
+
+    cache = HeadCache(parse)
+    for length in (b"5", b"77", b"900"):
+        head, declared = cache.take(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % length)
+        assert declared == int(length)
+        assert head.path == "/"
+    assert len(parsed) == 1
+    for i in range(1000):
+        cache.take(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % i)
+        cache.take(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: %d\r\n\r\n" % i)
+    assert len(cache) <= 256
+    cache.take(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 5000 + b"\r\n\r\n")
+    assert all(len(key) <= 4096 for key in cache._known)
+
+
+@pytest.mark.parametrize("value", [b"", b"+5", b"5 5", b"5,5", b"0x5", b"1" * 16])
+def test_the_head_cache_never_believes_an_odd_length(value: bytes) -> None:
+    cache = HeadCache(lambda data: parse_request_head(data, max_fields=100))
+    good = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    cache.take(good)
+    with pytest.raises(RefusedError):
+        cache.take(good.replace(b": 5", b": " + value))
+    with pytest.raises(RefusedError):
+        cache.take(good.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +194,7 @@ STREAM = b'data: {"model": "s"}\n\n' * 3 + b"data: [DONE]\n\n"
 def test_a_relayed_stream_is_the_same_for_any_split(
     cuts: list[int], framing: str, minor: int, renamed: bool, committed: bool
 ) -> None:
-    relay = Relay(model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, request_id=b"r", close=not minor)
+    relay = Relay(HEADS_SEEN, model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, request_id=b"r")
     if renamed:
         relay.echo = ModelEcho("s", "asked")
     if committed:
@@ -176,7 +222,7 @@ def test_a_relayed_stream_is_the_same_for_any_split(
 def test_a_stream_cut_anywhere_never_looks_complete(
     cut: int, framing: str, minor: int, renamed: bool
 ) -> None:
-    relay = Relay(model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, request_id=b"r", close=not minor)
+    relay = Relay(HEADS_SEEN, model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, request_id=b"r")
     if renamed:
         relay.echo = ModelEcho("s", "asked")
     body = (

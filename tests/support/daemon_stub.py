@@ -119,7 +119,7 @@ def _handler_for(stub: DaemonStub) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(f"{line}\n".encode())
                 self.wfile.flush()
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
             pass
 
     return Handler

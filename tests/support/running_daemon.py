@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -96,7 +96,7 @@ class RunningDaemon:
             )
         return self.process
 
-    def start(self) -> RunningDaemon:
+    def start(self) -> Self:
         """Start it and wait until it serves."""
         process = self.spawn()
 
@@ -110,7 +110,7 @@ class RunningDaemon:
         eventually(healthy, within=20, what=f"the daemon to serve; its log:\n{self.log}")
         return self
 
-    def __enter__(self) -> RunningDaemon:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(

@@ -47,6 +47,20 @@ def test_the_control_app_gets_method_target_and_host_as_they_are(run: Run, line:
     run(scenario)
 
 
+def test_the_authority_of_an_absolute_target_is_the_host(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        client.send(b"GET http://box:1?x=y HTTP/1.1\r\nHost: other\r\n\r\n")
+        reader, writer, _ = await world.control.next_request()
+        line, headers = await request_head(reader)
+        assert (line, headers["host"]) == ("GET /?x=y HTTP/1.1", "box:1")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await client.answer()
+        writer.close()
+
+    run(scenario)
+
+
 def test_a_body_for_the_control_app_goes_along(run: Run) -> None:
     async def scenario(world: World) -> None:
         client = await world.client()

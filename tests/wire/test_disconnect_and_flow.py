@@ -81,6 +81,50 @@ def test_an_engine_that_cannot_be_stopped_is_read_to_its_end(run: Run) -> None:
     run(scenario)
 
 
+def test_a_drain_reads_on_where_a_slow_client_had_stopped_us(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        world.serve("m", abort_on_disconnect=False)
+        client = await world.client(limit=1024)
+        client.post(STREAM)
+        request = await world.engine.next_request()
+        request.begin_events()
+        transport = request.connection.transport
+        while transport.get_write_buffer_size() < 2**20:
+            request.chunk(b"data: " + b"x" * 65000 + b"\n\n")
+            await world.turn()
+        client.abort()
+        await world.record()
+        while transport.get_write_buffer_size():
+            await world.turn()
+        request.chunk(DONE)
+        request.send(b"0\r\n\r\n")
+        while world.front.shared.drains:
+            await world.turn()
+
+    run(scenario)
+
+
+def test_a_drain_ends_when_it_has_read_enough(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        world.serve("m", abort_on_disconnect=False)
+        client = await world.client()
+        client.post(STREAM)
+        request = await world.engine.next_request()
+        request.begin_events()
+        await client.head()
+        client.close()
+        await world.record()
+        sent = 0
+        while not request.connection.gone.done():
+            request.chunk(b"data: " + b"x" * 65000 + b"\n\n")
+            sent += 65000
+            assert sent < 2**26
+            await world.turn()
+        assert sent >= 2**24
+
+    run(scenario)
+
+
 def test_a_drain_has_a_limit(run: Run) -> None:
     async def scenario(world: World) -> None:
         world.serve("m", abort_on_disconnect=False)

@@ -167,6 +167,9 @@ def test_a_stream_without_its_end_mark_ends_with_a_typed_error_event(run: Run) -
         assert event.startswith(b"data: {")
         assert json.loads(event[6:])["error"]["code"] == "answer_cut"
         assert await client.chunk() == b""  # and a proper end
+        client.post(CHAT)
+        (await world.engine.next_request()).answer(ANSWER)
+        assert (await client.answer())[0] == 200  # on the same connection
         record = await world.record()
         assert (record.outcome, record.code) == ("upstream_failed", "answer_cut")
         assert world.upstreams.leases[0].outcome == "upstream_failed"
@@ -232,6 +235,36 @@ def test_death_inside_a_chunk_closes_hard(run: Run) -> None:
         assert await client.reader.readexactly(11) == b"40\r\ndata: {"
         request.abort()
         assert b"0\r\n\r\n" not in await client.closed()
+
+    run(scenario)
+
+
+def test_death_inside_a_chunk_closes_hard_even_after_a_whole_event(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        client.post(STREAM)
+        request = await world.engine.next_request()
+        request.begin_events()
+        await client.head()
+        request.send(b"%x\r\n" % (2 * len(EVENT)) + EVENT)
+        await client.reader.readuntil(b"\n\n")
+        request.abort()
+        assert await client.closed() == b""
+
+    run(scenario)
+
+
+def test_a_chunked_answer_that_is_no_stream_and_dies_between_chunks_closes_hard(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        client.post(CHAT, path="/v1/audio/speech")
+        request = await world.engine.next_request()
+        request.send(b"HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ntransfer-encoding: chunked\r\n\r\n")
+        request.chunk(b"RIFF\n\n")
+        await client.head()
+        assert await client.chunk() == b"RIFF\n\n"
+        request.abort()
+        assert await client.closed() == b""
 
     run(scenario)
 
@@ -330,6 +363,39 @@ def test_bytes_after_the_answer_cost_the_engine_its_connection(run: Run) -> None
     run(scenario)
 
 
+def test_bytes_after_a_chunked_or_empty_answer_do_too(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        for raw in (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n",
+        ):
+            client = await world.client()
+            client.post(CHAT)
+            request = await world.engine.next_request()
+            request.send(raw)
+            await client.head()
+            await request.connection.gone
+
+    run(scenario)
+
+
+def test_bytes_between_two_answers_cost_the_engine_its_connection(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        client.post(CHAT)
+        first = await world.engine.next_request()
+        first.answer(ANSWER)
+        await client.answer()
+        first.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged")
+        await first.connection.gone
+        client.post(CHAT)
+        second = await world.engine.next_request()
+        second.answer(ANSWER)
+        assert (await client.answer())[2] == ANSWER
+
+    run(scenario)
+
+
 def test_an_answer_that_is_no_http_is_refused(run: Run) -> None:
     async def scenario(world: World) -> None:
         for raw in (
@@ -337,6 +403,7 @@ def test_an_answer_that_is_no_http_is_refused(run: Run) -> None:
             b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc",
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
             b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nx: a\nset-cookie: b\r\n\r\n",
         ):
             client = await world.client()

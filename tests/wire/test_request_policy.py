@@ -155,6 +155,33 @@ def test_credentials_and_hop_by_hop_fields_do_not_reach_the_engine(run: Run) -> 
     run(scenario)
 
 
+def test_a_field_that_only_looks_like_a_length_keeps_its_own_value(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        for strength in ("5", "66", "7"):
+            client.send(request(HOST, f"X-Strength: {strength}\r\n".encode(), LENGTH))
+            received = await world.engine.next_request()
+            assert received.header("x-strength") == strength
+            received.answer(OK)
+            await client.answer()
+
+    run(scenario)
+
+
+def test_requests_that_share_a_head_keep_their_own_lengths_and_bodies(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        for n in (1, 22, 333, 4444, 5):
+            body = b'{"model":"m","n":%d}' % n
+            client.post(body)
+            received = await world.engine.next_request()
+            assert (received.body, received.header("content-length")) == (body, str(len(body)))
+            received.answer(b"x" * n)
+            assert (await client.answer())[2] == b"x" * n
+
+    run(scenario)
+
+
 def test_trailers_of_the_client_are_dropped(run: Run) -> None:
     async def scenario(world: World) -> None:
         client = await world.client()
@@ -216,6 +243,20 @@ def test_an_early_refusal_survives_a_client_that_goes_on_sending(run: Run) -> No
         client.send(b"x" * 100_000)
         await client.writer.drain()
         assert await client.closed() == b""
+
+    run(scenario)
+
+
+def test_a_refused_client_that_never_leaves_is_closed(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        world.objection = Refusal(401, "invalid_api_key", "no such key")
+        client = await world.client()
+        client.send(request(HOST, b"Content-Length: 1000\r\n", body=b"x"))
+        assert await client.error() == (401, "invalid_api_key")
+        assert world.front.counters.connections == 1
+        world.pass_time(2.1)
+        while world.front.counters.connections:
+            await world.turn()
 
     run(scenario)
 

@@ -40,6 +40,43 @@ def test_a_stale_kept_connection_is_replaced_with_the_same_lease(run: Run) -> No
     run(scenario)
 
 
+def test_after_one_stale_connection_no_other_kept_one_is_tried(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        clients = [await world.client(), await world.client()]
+        for client in clients:
+            client.post(CHAT)
+        kept = [await world.engine.next_request() for _ in clients]
+        for request, client in zip(kept, clients, strict=True):
+            request.answer(ANSWER)
+            await client.answer()
+        clients[0].post(CHAT)
+        stale = await world.engine.next_request()
+        stale.end()
+        fresh = await world.engine.next_request()
+        assert fresh.connection not in [request.connection for request in kept]
+        fresh.answer(ANSWER)
+        assert (await clients[0].answer())[0] == 200
+
+    run(scenario)
+
+
+def test_a_connection_is_too_old_before_the_wheel_has_looked(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        client.post(CHAT)
+        first = await world.engine.next_request()
+        first.answer(ANSWER)
+        await client.answer()
+        world.time.value += 4.1
+        client.post(CHAT)
+        second = await world.engine.next_request()
+        assert second.connection is not first.connection
+        second.answer(ANSWER)
+        await client.answer()
+
+    run(scenario)
+
+
 def test_a_connection_idle_for_too_long_is_not_used(run: Run) -> None:
     async def scenario(world: World) -> None:
         client = await world.client()

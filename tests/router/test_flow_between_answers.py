@@ -1,0 +1,126 @@
+"""Back-pressure at the seam between two answers, on transports that obey the test."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from registry.engine import Wire
+from router.connection import FrontConnection
+from router.ports import FrontLimits, Outcome, Route
+from router.shared import FrontPorts, Shared
+from router.upstream import UpstreamConnection
+from router.wheel import Wheel
+from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.wire import CHAT, FakeControl, FakeDirectory, FakeUpstreams, refusals
+
+
+class FakeTransport(asyncio.Transport):
+    """Takes everything; says when it is paused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.reading = True
+        self.protocol: FrontConnection | None = None
+        self.full_at: int | None = None
+        """Tell the protocol to pause once this much was written."""
+
+    def write(self, data: Any) -> None:
+        self.written += data
+        if self.full_at is not None and len(self.written) >= self.full_at and self.protocol is not None:
+            self.full_at = None
+            self.protocol.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        self.written += b"<abort>"
+
+
+def never_spawn(work: Any, *, name: str) -> asyncio.Task[Any]:
+    raise AssertionError(f"a warm request made the task {name}")
+
+
+def a_shared() -> Shared:
+    directory = FakeDirectory({"m": Route("m", object(), Wire("m"))})
+    engine = ScriptedUpstream.__new__(ScriptedUpstream)
+    engine.port = 1
+    ports = FrontPorts(
+        directory=directory, upstreams=FakeUpstreams(engine), refusals=refusals, recorder=lambda record: None,
+        control=FakeControl(), spawn=never_spawn, now=lambda: 0.0, request_ids=lambda: "r",
+    )  # fmt: skip
+    return Shared(ports, FrontLimits(), Wheel(lambda: 0.0, None))
+
+
+def a_client(shared: Shared) -> tuple[FrontConnection, FakeTransport]:
+    client, transport = FrontConnection(shared, set()), FakeTransport()
+    transport.protocol = client
+    client.connection_made(transport)
+    return client, transport
+
+
+def an_engine(shared: Shared) -> tuple[UpstreamConnection, FakeTransport]:
+    up, transport = UpstreamConnection(("127.0.0.1", 1, 1)), FakeTransport()
+    up.connection_made(transport)
+    shared.pool.give(up)
+    return up, transport
+
+
+def send(client: FrontConnection, shared: Shared, body: bytes) -> None:
+    raw = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    assert len(client.get_buffer(-1)) > len(raw)
+    shared.scratch_view[: len(raw)] = raw
+    client.buffer_updated(len(raw))
+
+
+def test_a_connection_paused_by_the_last_bytes_is_given_back_reading() -> None:
+    shared = a_shared()
+    client, client_transport = a_client(shared)
+    up, up_transport = an_engine(shared)
+    send(client, shared, CHAT)
+    assert up_transport.written.endswith(CHAT)
+    client_transport.full_at = 1
+    up.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")
+    assert client_transport.written.endswith(b"body")
+    assert up_transport.reading
+    assert shared.pool.idle == 1
+    assert up.taker is None
+
+
+def test_the_next_answer_to_a_full_client_is_not_read_until_it_is_empty() -> None:
+    shared = a_shared()
+    client, client_transport = a_client(shared)
+    up, up_transport = an_engine(shared)
+    send(client, shared, CHAT)
+    client_transport.full_at = 1
+    up.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")
+    send(client, shared, CHAT)
+    assert up.taker is not None
+    assert not up_transport.reading
+    client.resume_writing()
+    assert up_transport.reading
+
+
+def test_a_warm_request_is_written_before_buffer_updated_returns() -> None:
+    shared = a_shared()
+    client, client_transport = a_client(shared)
+    up, up_transport = an_engine(shared)
+    for n in range(3):
+        send(client, shared, b'{"model":"m","n":%d}' % n)
+        assert up_transport.written.endswith(b'"n":%d}' % n)
+        up.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d" % n)
+        assert client_transport.written.endswith(b"\r\n\r\n%d" % n)
+    leases = shared.upstreams
+    assert isinstance(leases, FakeUpstreams)
+    assert [lease.ended for lease in leases.leases] == [[Outcome.SERVED]] * 3
