@@ -35,7 +35,7 @@ class Plan:
 
 
 PLANS = {
-    "yard-demo": Plan(Shape("qwen3", 2048, 192, 512, 4, 4, 2, 64), steps=600, seed=11),
+    "yard-demo": Plan(Shape("qwen3", 2048, 192, 512, 4, 4, 2, 64), steps=650, seed=11),
     "yard-foreman": Plan(Shape("llama", 1024, 96, 288, 4, 4, 2, 32), steps=700, seed=12),
 }
 

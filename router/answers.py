@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from router.heads import status_line
+from router.answer_head import status_line
 from router.openai import Face
 from router.ports import Refusal
 

@@ -17,7 +17,7 @@ from router import refused
 from router.answers import refusal_answer
 from router.chunks import ChunkScanner, FramingError
 from router.exchange import Exchange
-from router.heads import END, RequestHead, parse_request_head
+from router.heads import END, RequestHead
 from router.openai import FACES
 from router.ports import Refusal, RequestRecord
 from router.request import Bytes
@@ -42,7 +42,8 @@ class FrontConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_advancing", "_body", "_body_view", "_have", "_head_begun", "_lingered", "_paused", "_pending",
-        "_scanner", "_shared", "_taken", "_want", "client", "closing", "deadline", "exchange", "transport",
+        "_scanner", "_shared", "_slow", "_taken", "_want", "client", "closing", "deadline", "exchange",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, connections: set[FrontConnection]) -> None:
@@ -57,6 +58,8 @@ class FrontConnection(asyncio.BufferedProtocol):
         self._pending = b""
         self._advancing = False
         self._paused = False
+        self._slow = False
+        """The client reads slower than it is written to."""
         self._head_begun = False
         self._body: bytearray | None = None
         self._body_view: memoryview | None = None
@@ -130,10 +133,12 @@ class FrontConnection(asyncio.BufferedProtocol):
             self.transport.abort()
 
     def pause_writing(self) -> None:
+        self._slow = True
         if self.exchange is not None:
             self.exchange.pause()
 
     def resume_writing(self) -> None:
+        self._slow = False
         if self.exchange is not None:
             self.exchange.resume()
 
@@ -242,13 +247,15 @@ class FrontConnection(asyncio.BufferedProtocol):
         self._head_begun = False
         end += 4
         try:
-            head = parse_request_head(data[:end], max_fields=limits.header_count)
+            head, declared = shared.request_heads.take(data[:end])
         except refused.RefusedError as error:
             self._refuse(error.refusal)
             return None
         exchange = self.exchange = Exchange(shared, self, head)
+        if self._slow:
+            exchange.pause()  # the transport says so only once, and the answer before this one was told
         refusal = exchange.objection()
-        length = head.length or 0
+        length = declared or 0
         if refusal is None and length > limits.body_bytes:
             refusal = refused.body_too_large(limits.body_bytes)
         if refusal is not None:

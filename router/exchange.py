@@ -63,9 +63,10 @@ class Exchange:
     """A request and its answer. Once `over`, nothing of it is held anywhere."""
 
     __slots__ = (
-        "_beats", "_charged_model", "_control_body", "_first_byte_due", "_leased_at", "_paused", "_plan",
-        "_reach", "_received", "_relay", "_retried", "_started", "_status", "_up", "buffer", "bytes_in",
-        "bytes_out", "charged", "endpoint", "face", "head", "lease", "over", "request_id", "shared", "side",
+        "_beats", "_charged_model", "_control_body", "_first_byte_at", "_first_byte_due", "_leased_at",
+        "_paused", "_plan", "_reach", "_received", "_relay", "_retried", "_started", "_status", "_up",
+        "buffer", "bytes_in", "bytes_out", "charged", "endpoint", "face", "head", "lease", "over",
+        "request_id", "shared", "side",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, side: ClientSide, head: RequestHead) -> None:
@@ -94,7 +95,7 @@ class Exchange:
         self._paused = self._retried = False
         self._status = 0
         self._started = self._received = shared.now()
-        self._leased_at = self._first_byte_due = 0.0
+        self._leased_at = self._first_byte_due = self._first_byte_at = 0.0
         counters = shared.counters
         counters.in_flight += 1
         counters.requests_total += 1
@@ -112,7 +113,9 @@ class Exchange:
             refusal = authorizer(head.headers, head.path)
             if refusal is not None:
                 return refusal
-        if b"upgrade" in head.headers and head.wants_websocket:
+        if not head.special:
+            return None
+        if head.wants_websocket:
             return refused.websocket()
         coding = head.headers.get(b"content-encoding")
         if coding is not None and self.endpoint is not None and coding.lower() != b"identity":
@@ -180,30 +183,32 @@ class Exchange:
         head, planned, lease, side = self.head, self._plan, self.lease, self.side
         self._up = up
         up.taker = self
-        request_id = self.request_id.encode()
-        close = head.close or side.closing
+        request_id, shared = self.request_id.encode(), self.shared
         if planned is None or lease is None:
             pieces = [self._control_body]
             size = len(pieces[0])
-            relay = Relay(model="control", face=None, minor=head.minor, request_id=request_id, close=close)
+            relay = Relay(
+                shared.control_heads, model="control", face=None, minor=head.minor, request_id=request_id
+            )
             relay.bodyless = head.method == b"HEAD"
             first = control_head(head, length=size, request_id=request_id)
             side.deadline = NEVER  # the control app has deadlines of its own
         else:
             pieces, route = planned.pieces, planned.route
             size = len(pieces[0]) if len(pieces) == 1 else sum(len(piece) for piece in pieces)
-            model, face = route.model, self.face
-            relay = Relay(model=model, face=face, minor=head.minor, request_id=request_id, close=close)
+            heads, model, face = shared.engine_heads, route.model, self.face
+            relay = Relay(heads, model=model, face=face, minor=head.minor, request_id=request_id)
             relay.expects_done = route.wire.sends_done
             relay.echo = planned.echo()
             address = f"{lease.host}:{lease.port}".encode()
             path, key = planned.path, lease.key
             first = engine_head(head, path, address, key=key, length=size, request_id=request_id)
-            due = self._leased_at + self.shared.limits.first_byte_timeout
+            due = self._leased_at + shared.limits.first_byte_timeout
             side.deadline = self._first_byte_due = due
             if self._beats is not None and self._beats.committed:
                 relay.promise_events()
-                side.deadline = min(due, self.shared.now() + self.shared.limits.comment_every)
+                side.deadline = min(due, shared.now() + shared.limits.comment_every)
+        relay.close = head.close or side.closing
         self._relay = relay
         write = up.transport.write
         if size <= _JOINED:
@@ -259,8 +264,8 @@ class Exchange:
             self._failed()
 
     def _first_byte(self) -> None:
-        self._first_byte_due = self.shared.now()
-        self.side.deadline = NEVER
+        now = self._first_byte_at = self.shared.now()
+        self.side.deadline = now + self.shared.limits.stall_timeout if self._paused else NEVER
         if self.charged or self.buffer is not None:
             # No retry from here on: the body has done its work, and a stream may last for minutes.
             self._release_body()
@@ -457,15 +462,13 @@ class Exchange:
             word = "control" if self.endpoint is None and outcome is Outcome.SERVED else outcome.value
         record = RequestRecord(
             self.request_id, head.method.decode(), head.path, self.side.client,
-            model="" if planned is None else planned.route.model, status=self._status, outcome=word,
-            code=code,
-            bytes_in=self.bytes_in, bytes_out=self.bytes_out, total=shared.now() - self._started,
-            retried=self._retried,
+            "" if planned is None else planned.route.model, self._status, word, code, bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out, total=shared.now() - self._started, retried=self._retried,
         )  # fmt: skip
         if self._leased_at:
             record.waited = self._leased_at - self._received
         if relay is not None and relay.started:
-            record.first_byte = self._first_byte_due - self._received
+            record.first_byte = self._first_byte_at - self._received
             record.streamed = relay.events
             if planned is not None:
                 record.prompt_tokens, record.completion_tokens = relay.usage()

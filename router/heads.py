@@ -1,4 +1,4 @@
-"""HTTP heads in and out: what we accept, what we drop, what we write. Pure.
+"""Request heads: what we accept of clients, what we drop, and what engines and the control app get. Pure.
 
 llhttp (through httptools) checks every byte of a head; this module adds the policy llhttp does not have: one
 Host, only `chunked` as a transfer coding, counted fields, single-valued fields. A head is always parsed
@@ -8,9 +8,8 @@ alone, up to its empty line, so that bodies, trailers, pipelining and upgrades n
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from router.ports import Refusal
 from router.refused import RefusedError, bad_request, tunnel
@@ -32,31 +31,24 @@ _SINGLE = frozenset(
 )
 """Twice one of these has two readings; we take none."""
 
-_ANSWER_DROPPED = frozenset(
-    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade "
-    b"content-length x-request-id".split()
-)
-
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _AUTHORITY_END = re.compile(rb"[/?]")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _KNOWN_CONNECTION = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b""))
 
-_STATUS_LINES = {s.value: b"HTTP/1.1 %d %s\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 
-
-def status_line(status: int) -> bytes:
-    """The first line of an answer, with its CRLF."""
-    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+_VARYING = (b"x-request-id", b"traceparent", b"idempotency-key")
 
 
 class RequestHead:
-    """A request's head, checked. `headers` has lower-case names; repeated list fields are joined by
-    commas."""
+    """A request's head, checked; not changed once it is parsed, since requests with the same head share it.
+
+    `headers` has lower-case names and no Content-Length; repeated list fields are joined by commas.
+    """
 
     __slots__ = (
-        "chunked", "close", "complete", "control_kept", "fault", "headers", "kept", "length",
-        "method", "minor", "path", "query", "target",
+        "chunked", "close", "complete", "control_kept", "fault", "fields", "headers", "kept", "length",
+        "method", "minor", "path", "query", "special", "target",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -67,12 +59,17 @@ class RequestHead:
         self.minor = 1
         self.headers: dict[bytes, bytes] = {}
         self.kept: list[bytes] = []
-        """Field lines for an engine."""
+        """Field lines that may go on."""
+        self.fields = b""
+        """The same, joined."""
         self.control_kept: list[bytes] = []
         """Further field lines for the control app."""
         self.length: int | None = None
+        """Content-Length of the request that was parsed; `HeadCache` tells that of the one at hand."""
         self.chunked = False
         self.close = False
+        self.special = False
+        """It wants an upgrade, or encodes its body: to be looked at before the body is read."""
         self.complete = False
         self.fault = ""
 
@@ -101,6 +98,11 @@ class RequestHead:
 
     def on_headers_complete(self) -> None:
         self.complete = True
+
+    @property
+    def varies(self) -> bool:
+        """No second request will have the same head."""
+        return any(name in self.headers for name in _VARYING)
 
     @property
     def wants_continue(self) -> bool:
@@ -151,6 +153,8 @@ def parse_request_head(data: bytes, *, max_fields: int) -> RequestHead:
     if head.method == b"CONNECT":
         raise RefusedError(tunnel())
     _check(head)
+    head.fields = b"".join(head.kept)
+    head.special = b"upgrade" in head.headers or b"content-encoding" in head.headers
     return head
 
 
@@ -178,7 +182,7 @@ def _check(head: RequestHead) -> None:
         head.query = mark + query
     else:
         head.path = target.decode("latin-1")
-    length = headers.get(b"content-length")
+    length = headers.pop(b"content-length", None)
     if length is not None:
         if not length.isdigit() or len(length) > 15:
             raise RefusedError(bad_request("the Content-Length field is malformed"))
@@ -210,8 +214,6 @@ def _origin_form(head: RequestHead, target: bytes) -> bytes:
 def _check_coding(head: RequestHead, coding: bytes) -> None:
     if head.minor == 0:
         raise RefusedError(bad_request("Transfer-Encoding does not exist in HTTP/1.0"))
-    if head.length is not None:
-        raise RefusedError(bad_request("Content-Length and Transfer-Encoding exclude each other"))
     if coding.lower() != b"chunked":
         raise RefusedError(Refusal(501, "transfer_encoding", "the only transfer coding taken is chunked"))
     head.chunked = True
@@ -231,120 +233,19 @@ def engine_head(
     head: RequestHead, path: bytes, address: bytes, *, key: str, length: int, request_id: bytes
 ) -> bytes:
     """The head for an engine: the client's fields that may pass, and ours."""
-    parts = [b"POST ", path, b" HTTP/1.1\r\nhost: ", address, b"\r\n", *head.kept]
-    if key:
-        parts.append(b"authorization: Bearer " + key.encode("ascii", "replace") + b"\r\n")
-    parts.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id, length))
-    return b"".join(parts)
+    auth = b"authorization: Bearer %b\r\n" % key.encode("ascii", "replace") if key else b""
+    return b"POST %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+        path, address, head.fields, auth, request_id, length,
+    )  # fmt: skip
 
 
 def control_head(head: RequestHead, *, length: int, request_id: bytes) -> bytes:
     """The head for the control app: method, target and Host are the client's own."""
-    parts = [
-        head.method,
-        b" ",
-        head.target,
-        b" HTTP/1.1\r\nhost: ",
-        head.headers.get(b"host", b"localhost"),
-        b"\r\n",
-    ]
-    parts += head.kept
-    parts += head.control_kept
+    host = head.headers.get(b"host", b"localhost")
+    line = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (head.method, head.target, host)
+    parts = [line, head.fields, *head.control_kept]
     parts.append(b"x-request-id: %b\r\n" % request_id)
     if length or head.length is not None or head.chunked:
         parts.append(b"content-length: %d\r\n" % length)
     parts.append(b"connection: close\r\n\r\n")
     return b"".join(parts)
-
-
-class BadAnswerError(Exception):
-    """What the upstream sent is not an HTTP/1.x answer we can pass on; the message says why."""
-
-
-class AnswerHead:
-    """The head of an upstream's answer, checked; `kept` are the field lines that may go to the client."""
-
-    __slots__ = (
-        "chunked", "complete", "content_type", "cors", "fault", "keep_alive", "kept", "length", "minor",
-        "status",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.minor = 1
-        self.kept: list[bytes] = []
-        self.length: int | None = None
-        self.chunked = False
-        self.keep_alive = True
-        self.content_type = b""
-        self.cors = False
-        self.complete = False
-        self.fault = ""
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.lower()
-        if key in _ANSWER_DROPPED:
-            if key == b"content-length":
-                if self.length is not None or not value.isdigit():
-                    self.fault = "its Content-Length is not one number"
-                else:
-                    self.length = int(value)
-            elif key == b"transfer-encoding":
-                if self.chunked or value.lower() != b"chunked":
-                    self.fault = "its Transfer-Encoding is not chunked"
-                self.chunked = True
-            elif key == b"connection":
-                lowered = value.lower()
-                self.keep_alive = b"close" not in lowered
-            return
-        if key == b"content-type":
-            self.content_type = value.lower()
-        elif key.startswith(b"access-control-"):
-            self.cors = True
-        self.kept.append(name + b": " + value + b"\r\n")
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
-
-    @property
-    def is_events(self) -> bool:
-        """A stream of server-sent events."""
-        return self.content_type.startswith(b"text/event-stream")
-
-    @property
-    def is_json(self) -> bool:
-        """A JSON document."""
-        return self.content_type.startswith(b"application/json")
-
-    def without_cors(self) -> None:
-        """Drop the engine's word on who may read us from a browser (mlx_lm.server says: everybody)."""
-        if self.cors:
-            self.kept = [line for line in self.kept if line[:15].lower() != b"access-control-"]
-
-
-def parse_answer_head(data: bytes) -> AnswerHead:
-    """The head of an answer in *data*, which ends with its empty line. Raises `BadAnswerError`."""
-    head = AnswerHead()
-    parser = HttpResponseParser(head)
-    try:
-        parser.feed_data(data)
-    except HttpParserUpgrade:
-        pass
-    except HttpParserError as error:
-        raise BadAnswerError(f"its head is malformed: {error}") from None
-    if not head.complete:
-        raise BadAnswerError("its head has no end")
-    if head.fault:
-        raise BadAnswerError(head.fault)
-    if head.chunked and head.length is not None:
-        raise BadAnswerError("it has both Content-Length and Transfer-Encoding")
-    version = parser.get_http_version()
-    if version == "1.0":
-        head.minor = 0
-        head.keep_alive = False
-        if head.chunked:
-            raise BadAnswerError("it is HTTP/1.0 and chunked")
-    elif version != "1.1":
-        raise BadAnswerError(f"it speaks HTTP/{version}")
-    head.status = parser.get_status_code()
-    return head

@@ -6,7 +6,7 @@ from enum import Enum
 
 import msgspec
 
-from router.heads import AnswerHead
+from router.answer_head import AnswerHead
 from router.openai import Face, refusal_of
 
 ERROR_LIMIT = 64 * 1024
@@ -42,8 +42,12 @@ LIMITS = {
 }
 
 
-def why_held(head: AnswerHead, *, committed: bool, renamed: bool) -> Held | None:
-    """Whether an engine's answer with *head* must be held; *renamed*: the model's name in it is to change."""
+def why_held(head: AnswerHead, *, committed: bool, counted: bool, renamed: bool) -> Held | None:
+    """Whether an engine's answer with *head* must be held.
+
+    *committed*: a 200 was sent already; *counted*: it has a Content-Length; *renamed*: its model's name
+    changes.
+    """
     if committed:
         if head.status != 200:
             return Held.EVENT
@@ -52,18 +56,17 @@ def why_held(head: AnswerHead, *, committed: bool, renamed: bool) -> Held | None
         return Held.ERROR
     if not head.is_json:
         return None
-    if head.length is not None:
+    if counted:
         return Held.NAME if renamed else None
     return None if head.chunked else Held.DOCUMENT
 
 
-def in_envelope(head: AnswerHead, face: Face, body: bytes) -> bytes:
-    """An engine's error body in *face*'s envelope; *head*'s content type is made to fit."""
+def in_envelope(head: AnswerHead, face: Face, body: bytes) -> tuple[bytes, bytes]:
+    """(fields, body) of an engine's error in *face*'s envelope."""
     if face.is_enveloped(body):
-        return body
-    head.kept = [line for line in head.kept if line[:13].lower() != b"content-type:"]
-    head.kept.append(b"content-type: application/json\r\n")
-    return face.error_body(refusal_of(head.status, body))
+        return head.fields, body
+    fields = head.untyped_fields() + b"content-type: application/json\r\n"
+    return fields, face.error_body(refusal_of(head.status, body))
 
 
 def as_events(body: bytes) -> bytes:

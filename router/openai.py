@@ -76,8 +76,15 @@ class Face:
 FACES = {protocol: Face(protocol) for protocol in ApiProtocol}
 """One per protocol."""
 
-_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
-          404: "not_found_error", 413: "request_too_large", 422: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
 
 
 def refusal_of(status: int, body: bytes) -> Refusal:

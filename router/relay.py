@@ -17,9 +17,11 @@ from enum import Enum
 from typing import Final
 
 from router import refused
+from router.answer_head import AnswerHead, BadAnswerError, status_line
 from router.chunks import LAST_CHUNK, ChunkScanner, FramingError, chunk
 from router.echo import ModelEcho
-from router.heads import END, AnswerHead, BadAnswerError, parse_answer_head, status_line
+from router.head_cache import HeadCache
+from router.heads import END
 from router.held import LIMITS, Held, as_events, in_envelope, is_document, why_held
 from router.openai import Face, refusal_of
 from router.ports import Refusal
@@ -55,19 +57,22 @@ class Relay:
     """One answer on its way. Feed it what the upstream sends; write what it returns, until `end` is set."""
 
     __slots__ = (
-        "_body", "_left", "_mode", "_scanner", "_tail", "_unverified", "_why", "bodyless", "close",
-        "committed", "echo", "end", "events", "expects_done", "face", "framing", "head", "minor", "model",
-        "refusal", "request_id", "reusable", "started", "status",
+        "_body", "_heads", "_left", "_length", "_mode", "_scanner", "_tail", "_unverified", "_why",
+        "bodyless", "close", "committed", "echo", "end", "events", "expects_done", "face", "framing", "head",
+        "minor", "model", "refusal", "request_id", "reusable", "started", "status",
     )  # fmt: skip
 
-    def __init__(self, *, model: str, face: Face | None, minor: int, request_id: bytes, close: bool) -> None:
-        """*face* None is the control app, whose answers are not touched; *close*: the client's connection
-        ends."""
+    def __init__(
+        self, heads: HeadCache[AnswerHead], *, model: str, face: Face | None, minor: int, request_id: bytes
+    ) -> None:
+        """*face* None is the control app, whose answers are not touched; *heads* parses."""
+        self._heads = heads
         self.model = model
         self.face = face
         self.minor = minor
         self.request_id = request_id
-        self.close = close
+        self.close = False
+        """The client's connection ends with the answer, and it is told so."""
         self.bodyless = False
         """HEAD: the answer's head is all there is."""
         self.expects_done = face is not None
@@ -92,6 +97,8 @@ class Relay:
         self._body = b""
         """Bytes of an incomplete head, later the body held."""
         self._left = 0
+        self._length: int | None = None
+        """Content-Length of the answer, as the client is told it."""
         self._scanner: ChunkScanner | None = None
         self._tail = Tail()
         self._unverified = False
@@ -124,7 +131,7 @@ class Relay:
         head = self.head
         if head is None:
             return self.fail(refused.bad_answer(self.model, "it ended inside its head"))
-        if head.length is None and not head.chunked:
+        if self._length is None and not head.chunked:
             return self._finish()
         if self._mode == _HOLDING and self._why in (Held.ERROR, Held.EVENT):
             return self._finish()  # the status is what counts, and it is here
@@ -145,7 +152,7 @@ class Relay:
 
     def usage(self) -> tuple[int, int]:
         """Tokens (prompt, completion) as the answer's end tells them."""
-        return self._tail.usage()
+        return self._tail.usage(events=self.events)
 
     # -- head ------------------------------------------------------------------------------------
 
@@ -162,14 +169,13 @@ class Relay:
                 self._body = data
                 return b""
             try:
-                head = parse_answer_head(data[: end + 4])
+                head, length = self._heads.take(data[: end + 4])
             except BadAnswerError as error:
                 return self.fail(refused.bad_answer(self.model, str(error)))
             data = data[end + 4 :]
             if head.status >= 200:
+                self._length = length
                 return self._begin(head, data)
-            if head.status == 101:
-                return self.fail(refused.bad_answer(self.model, "it switches protocols unasked"))
         return self.fail(refused.bad_answer(self.model, "it sends interim answers without end"))
 
     def _begin(self, head: AnswerHead, data: bytes) -> bytes:
@@ -179,20 +185,19 @@ class Relay:
         if not self.committed:
             self.status = head.status
         if self.bodyless or head.status in (204, 304):
-            head.chunked = False
             self.end = End.COMPLETE
             self.reusable = self.reusable and not data
-            return self._commit(head, b"length" if head.length is not None else b"")
+            return self._commit(head, b"length" if self._length is not None else b"")
         if head.chunked:
             self._scanner = ChunkScanner()
         else:
-            self._left = head.length or 0
+            self._left = self._length or 0
         if self.face is not None:
-            head.without_cors()
-            why = why_held(head, committed=self.committed, renamed=self.echo is not None)
+            counted, renamed = self._length is not None, self.echo is not None
+            why = why_held(head, committed=self.committed, counted=counted, renamed=renamed)
             if why is not None:
                 self._mode, self._why = _HOLDING, why
-                return self._feed_payload(data) if data or head.length == 0 else b""
+                return self._feed_payload(data) if data or self._length == 0 else b""
         return self._open(head, data)
 
     def _open(self, head: AnswerHead, data: bytes) -> bytes:
@@ -201,24 +206,25 @@ class Relay:
         if self.committed:
             as_it_is = self.framing == b"chunked" and head.chunked and self.echo is None
             self._mode = _AS_CHUNKS if as_it_is else _DECODED
-        elif head.length is not None:
+        elif self._length is not None:
             self._mode = _AS_COUNTED
             out = self._commit(head, b"length")
         else:
             as_it_is = head.chunked and self.minor == 1 and self.echo is None
             self._mode = _AS_CHUNKS if as_it_is else _DECODED
             out = self._commit(head, b"chunked" if self.minor else b"close")
-        if data or head.length == 0:
+        if data or self._length == 0:
             out += self.feed(data)
         return out
 
-    def _commit(self, head: AnswerHead, framing: bytes) -> bytes:
+    def _commit(self, head: AnswerHead, framing: bytes, *, fields: bytes | None = None) -> bytes:
         self.committed = True
         self.framing = framing
         self.events = head.is_events
-        parts = [status_line(head.status), *head.kept, b"x-request-id: ", self.request_id]
+        parts = [status_line(head.status), head.fields if fields is None else fields]
+        parts += (b"x-request-id: ", self.request_id)
         if framing == b"length":
-            parts.append(b"\r\ncontent-length: %d" % (head.length or 0))
+            parts.append(b"\r\ncontent-length: %d" % (self._length or 0))
         elif framing == b"chunked":
             parts.append(b"\r\ntransfer-encoding: chunked")
         parts.append(b"\r\nconnection: close\r\n\r\n" if self.close else END)
@@ -262,7 +268,7 @@ class Relay:
                 return self.fail(refused.bad_answer(self.model, str(error)))
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             ended = scanner.ended
-        elif head.length is not None:
+        elif self._length is not None:
             self._left -= len(data)
             if self._left < 0:
                 self.reusable = False
@@ -306,20 +312,20 @@ class Relay:
         self._body = b""
         self._unverified = why is Held.DOCUMENT
         self._mode = _DECODED
-        framing = b"length" if head.length is not None else b"chunked" if self.minor else b"close"
+        framing = b"length" if self._length is not None else b"chunked" if self.minor else b"close"
         return self._commit(head, framing) + self._pass(body)
 
     def _hold_name(self, head: AnswerHead, body: bytes, *, ended: bool) -> bytes:
         """Wait for the model's name, put the asked one there, and pass the rest as it is."""
         assert self.echo is not None  # what it is held for
-        assert head.length is not None
+        assert self._length is not None
         changed = self.echo.replace_once(body)
         if changed is None and not ended and len(body) <= LIMITS[Held.NAME]:
             return b""
         self.echo = None
         self._body = b""
         if changed is not None:
-            head.length += len(changed) - len(body)
+            self._length += len(changed) - len(body)
             body = changed
         self._left += len(body)
         return self._open(head, body)
@@ -361,12 +367,13 @@ class Relay:
         self.end = End.COMPLETE
         if why is Held.WRAP:
             return self._frame(as_events(body)) + self._last()
+        fields = head.fields
         if why is Held.ERROR:
-            body = in_envelope(head, face, body)
+            fields, body = in_envelope(head, face, body)
         elif self.echo is not None:
             body = self.echo.replace_once(body) or body
-        head.length = len(body)
-        return self._commit(head, b"length") + body
+        self._length = len(body)
+        return self._commit(head, b"length", fields=fields) + body
 
     def _can_speak(self) -> bool:
         """Whether the client reads events, and is between two of them."""

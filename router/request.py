@@ -21,6 +21,9 @@ Bytes = bytes | memoryview
 """A body: `bytes` when it came in one small piece, a view from the start of a `bytearray` when it is
 large."""
 
+_SMALL = 65536
+"""Up to here counting the key is cheaper than listing the members; above, searching costs more than
+parsing."""
 _SCAN_LIMIT = 1024 * 1024
 """A body whose top-level keys repeat is scanned in Python up to this size; nobody sends such a body by
 mistake."""
@@ -73,8 +76,8 @@ def read_json(body: Bytes) -> Asked:
     Raises `RefusedError` (400) if it is no JSON object, if `model` is no string or stands there twice
     (escaped spellings of the key count: two parsers would not agree on which one is meant).
     """
-    plain = isinstance(body, bytes) and (b"\\" not in body or b"\\u00" not in body)
-    if plain and cast("bytes", body).count(b'"model"') <= 1:
+    small = isinstance(body, bytes) and len(body) <= _SMALL
+    if small and _names_model_once(cast("bytes", body)):
         # No second "model" and no escape that could spell one: the typed skip sees all there is.
         try:
             typed = _typed(body)
@@ -97,6 +100,12 @@ def read_json(body: Bytes) -> Asked:
         elif entry.key == "stream":
             stream = bytes(body[entry.value_start : entry.value_end]) == b"true"
     return Asked(None if model_value is None else _string(model_value), stream, entries)
+
+
+def _names_model_once(body: bytes) -> bool:
+    if b"\\" in body and b"\\u00" in body:
+        return False  # some key may be spelled with escapes
+    return body.count(b'"model"') <= 1
 
 
 def _string(value: bytes) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
+from router.answer_head import AnswerHead, parse_answer_head, parse_engine_head
+from router.head_cache import HeadCache
+from router.heads import RequestHead, parse_request_head
 from router.limits import BodyBudget, BufferStore
 from router.ports import (
     Authorizer,
@@ -83,9 +87,9 @@ class Shared:
     """See the module. One per front; no part of it is global."""
 
     __slots__ = (
-        "_idle", "authorizer", "budget", "buffers", "control", "counters", "directory", "drains", "limits",
-        "now", "pool", "recorder", "refusals", "request_id", "scratch", "scratch_view", "spawn", "upstreams",
-        "wheel",
+        "_idle", "authorizer", "budget", "buffers", "control", "control_heads", "counters", "directory",
+        "drains", "engine_heads", "limits", "now", "pool", "recorder", "refusals", "request_heads",
+        "request_id", "scratch", "scratch_view", "spawn", "upstreams", "wheel",
     )  # fmt: skip
 
     def __init__(self, ports: FrontPorts, limits: FrontLimits, wheel: Wheel) -> None:
@@ -104,6 +108,10 @@ class Shared:
         self.budget = BodyBudget(total=limits.buffered_bytes_total, per_model=limits.buffered_bytes_per_model)
         self.buffers = BufferStore()
         self.counters = Counters()
+        fields = limits.header_count
+        self.request_heads: HeadCache[RequestHead] = HeadCache(partial(parse_request_head, max_fields=fields))
+        self.engine_heads: HeadCache[AnswerHead] = HeadCache(parse_engine_head)
+        self.control_heads: HeadCache[AnswerHead] = HeadCache(parse_answer_head)
         self.scratch = bytearray(SCRATCH_BYTES)
         self.scratch_view = memoryview(self.scratch)
         self.drains: set[Stoppable] = set()

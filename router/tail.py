@@ -12,6 +12,8 @@ from registry.capability import Protocol as ApiProtocol
 _KEPT = 8192
 _LIMIT = 16384
 """Bytes held per stream; cut back to `_KEPT` when above. A last event with usage is under 1 KB."""
+_NEAR = 320
+"""Where the usage of nearly every answer lies, counted from its end."""
 
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
@@ -63,13 +65,15 @@ class Tail:
             return framed or _RESPONSES_END.search(tail) is not None
         return False
 
-    def usage(self) -> tuple[int, int]:
-        """Tokens (prompt, completion); zeros where the answer does not tell."""
+    def usage(self, *, events: bool) -> tuple[int, int]:
+        """Tokens (prompt, completion) as the last of the *events*, or the document, tells; else zeros."""
         pieces = self.pieces
         tail = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         # Quotes inside JSON strings are escaped: these bytes can only be a key.
-        at = tail.rfind(b'"usage"')
+        at = tail.rfind(b'"usage"', max(0, len(tail) - _NEAR))
         if at < 0:
-            return 0, 0
+            at = tail.rfind(b'"usage"') if events else tail.find(b'"usage"')
+            if at < 0:
+                return 0, 0
         prompt, completion = _PROMPT_TOKENS.search(tail, at), _COMPLETION_TOKENS.search(tail, at)
         return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0

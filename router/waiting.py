@@ -7,8 +7,8 @@ taken back.
 
 from __future__ import annotations
 
+from router.answer_head import status_line
 from router.chunks import LAST_CHUNK, chunk
-from router.heads import status_line
 from router.openai import Face
 from router.ports import Refusal
 

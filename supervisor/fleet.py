@@ -257,6 +257,17 @@ class Supervisor:
         await self._until(lambda: instance.state not in WITH_TREE)
         return snapshot.instance_view(self, instance)
 
+    def pin(self, model: ModelId, *, pinned: bool) -> InstanceView:
+        """Keep it when others want its memory and when it idles, or no more; until the daemon ends.
+
+        Raises ModelFailedError for a model that is not run by this daemon.
+        """
+        instance = self._owned(model)
+        instance.pinned_by_hand = pinned
+        self._reap()
+        self.consider()
+        return snapshot.instance_view(self, instance)
+
     def _owned(self, model: ModelId) -> Instance:
         instance = self.instances.get(model)
         if instance is None:
@@ -394,7 +405,7 @@ class Supervisor:
             waiting=self.pool.queue_length(instance.id),
             oldest_wait=self.pool.oldest_wait(instance.id),
             wanted=instance.id in self._to_preload,
-            pinned=instance.model.pin,
+            pinned=instance.pinned,
             idle=now - instance.idle_since if ready and instance.leases == 0 else 0.0,
             resident=now - instance.ready_at if ready else 0.0,
             starts_alone=spec.measures_free_memory if spec is not None else False,
@@ -435,7 +446,7 @@ class Supervisor:
                 waiting=self.pool.queue_length(instance.id),
                 idle=now - instance.idle_since,
                 ttl=instance.model.ttl,
-                pinned=instance.model.pin,
+                pinned=instance.pinned,
             )
             for instance in self.instances.values()
         )

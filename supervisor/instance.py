@@ -44,6 +44,8 @@ class Instance:
         self.state = State.STOPPED
         self.incarnation = 0
         self.leases = 0
+        self.pinned_by_hand: bool | None = None
+        """What an operator said at run time; None leaves it to the configuration."""
         self.reserved: Mapping[DeviceId, int] = {}
         self.peak: dict[DeviceId, int] = {}
         """Most bytes this incarnation was seen to hold."""
@@ -110,6 +112,11 @@ class Instance:
     def record(self) -> ChildRecord | None:
         """Identity of the tree, while there is one."""
         return self.child.record if self.child is not None else None
+
+    @property
+    def pinned(self) -> bool:
+        """Never stopped for another model and never for idleness."""
+        return self.model.pin if self.pinned_by_hand is None else self.pinned_by_hand
 
     @property
     def restart_helps(self) -> bool:
@@ -382,7 +389,8 @@ class Instance:
         return Diagnosis(cause, found.remedy, self._blamed_code or found.code)
 
     def _remember(self, diagnosis: Diagnosis) -> None:
-        if diagnosis.code == "port_taken" and not self.proved and self._port_tries < self._policy.port_retries:
+        tries_left = self._port_tries < self._policy.port_retries
+        if diagnosis.code == "port_taken" and tries_left and not self.proved:
             # A free port is a guess, and somebody else took it: another one at once, a few times.
             self._port_tries += 1
             self._retries_port = True

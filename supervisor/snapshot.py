@@ -50,7 +50,7 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
         eta_seconds=progress[1] if progress is not None else None,
         idle_seconds=idle,
         ttl=instance.model.ttl,
-        pinned=instance.model.pin,
+        pinned=instance.pinned,
         reserved_bytes=sum(instance.reserved.values()),
         measured_bytes=sum(measured.values()) if measured else None,
         crashes=instance.crashes.count(now),

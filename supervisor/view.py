@@ -105,6 +105,10 @@ class Fleet(Protocol):
         """Start it and wait until it is ready. Raises a `SupervisorError` as a request would."""
         ...
 
+    def pin(self, model: ModelId, *, pinned: bool) -> InstanceView:
+        """Keep it when others want its memory and when it idles, or no more; until the daemon ends."""
+        ...
+
     async def unload(self, model: ModelId, *, force: bool = False) -> InstanceView:
         """Drain it (or, by *force*, cut what is in flight), stop it and wait until its tree is gone."""
         ...

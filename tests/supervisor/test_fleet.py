@@ -481,6 +481,21 @@ def test_a_removed_model_is_stopped_and_forgotten_and_a_changed_one_restarts() -
     assert fleet.fake.transcript[-2:] == ["launch b/2", "ready b/2"]
 
 
+def test_a_model_pinned_by_hand_is_neither_reaped_nor_evicted_until_it_is_let_go() -> None:
+    models = (make_model("a", size=15 * GIB, ttl=60), make_model("b", size=15 * GIB))
+    fleet = Fleet(models, fake=FakeWorld(budget=20 * GIB))
+    fleet.request("a").waiter.cancel()  # type: ignore[union-attr]  # it waits, so there is one
+    fleet.advance(5)
+    assert fleet.supervisor.pin(A, pinned=True).pinned
+    other = fleet.request("b")
+    fleet.advance(120)
+    assert fleet.state("a") == "ready"
+    assert other.open
+    assert not fleet.supervisor.pin(A, pinned=False).pinned
+    fleet.advance(10)
+    assert other.lease is not None
+
+
 def test_views_show_what_is() -> None:
     fleet = Fleet((make_model("a"), make_model("b")))
     fleet.request("a")

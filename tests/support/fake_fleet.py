@@ -118,6 +118,11 @@ class FakeFleet:
             self.set(model, State.READY)
         return self._views[model]
 
+    def pin(self, model: ModelId, *, pinned: bool) -> InstanceView:
+        """Remember it."""
+        self._views[model] = replace(self._views[model], pinned=pinned)
+        return self._views[model]
+
     async def unload(self, model: ModelId, *, force: bool = False) -> InstanceView:
         """Stopped at once."""
         self.calls.append(Call("unload", model, force=force))
