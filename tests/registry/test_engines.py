@@ -369,7 +369,7 @@ def test_when_no_engine_can_every_reason_is_said_once() -> None:
 @pytest.mark.parametrize("machine", [CPU, MAC, NVIDIA])
 def test_every_engine_of_a_machine_can_be_installed_there(machine: Machine) -> None:
     for name in preferences(machine):
-        assert ENGINES[name].recipe(machine).requirements
+        assert ENGINES[name].requirements(machine)
 
 
 # -- last words ------------------------------------------------------------------------------------

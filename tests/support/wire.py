@@ -316,12 +316,16 @@ class World:
         for client in self._clients:
             client.abort()
         await self.front.close(0)
-        for task in list(self._running):
-            await asyncio.wait((task,))
+        if self._running:
+            _, stuck = await asyncio.wait(self._running, timeout=5)
+            assert not stuck, stuck
         await self.engine.close()
         front = self.front
-        while front.counters.connections:
+        for _ in range(10_000):
+            if not front.counters.connections:
+                break
             await _turn()
+        assert front.counters.connections == 0
         assert [lease for lease in self.upstreams.leases if lease.outcome is None] == []
         assert front.counters.in_flight == 0
         assert front.counters.waiting == 0
