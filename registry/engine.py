@@ -81,7 +81,12 @@ class Footprint:
     """Bytes an instance needs per device, and where the figure comes from."""
 
     bytes_by_device: Mapping[DeviceId, int]
-    source: str = "estimate"
+    source: Literal["estimate", "models.memory"] = "estimate"
+
+    @property
+    def is_given(self) -> bool:
+        """The operator said so: nothing that is measured replaces it."""
+        return self.source == "models.memory"
 
     @property
     def total(self) -> int:

@@ -215,4 +215,6 @@ def _adopt_stdlib(threshold: int) -> None:
     root.addHandler(_ToStructlog())
     # Other people's info lines (every HTTP request of a probe) are our debug lines.
     root.setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
+    # What their transports do byte by byte is nobody's debug line here: a dozen lines for each probe.
+    logging.getLogger("httpcore").setLevel(max(threshold, logging.INFO))
     logging.captureWarnings(True)

@@ -415,7 +415,7 @@ class Supervisor:
         """Bytes to reserve: the operator's word, else the peak of earlier runs, else the estimate."""
         if model.id not in self._needs:
             need = dict(model.footprint.bytes_by_device)
-            if model.spec is not None and model.footprint.source != "operator":
+            if model.spec is not None and not model.footprint.is_given:
                 learned = self.world.journal.learned(model.spec.fingerprint).peak_bytes
                 need |= {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in need}
             self._needs[model.id] = need

@@ -44,6 +44,8 @@ class Instance:
         self.state = State.STOPPED
         self.incarnation = 0
         self.leases = 0
+        self.held: dict[object, float] = {}
+        """The leases that are out, oldest first, and when each was given."""
         self.pinned_by_hand: bool | None = None
         """What an operator said at run time; None leaves it to the configuration."""
         self.reserved: Mapping[DeviceId, int] = {}
@@ -117,6 +119,11 @@ class Instance:
     def pinned(self) -> bool:
         """Never stopped for another model and never for idleness."""
         return self.model.pin if self.pinned_by_hand is None else self.pinned_by_hand
+
+    @property
+    def oldest_lease(self) -> float | None:
+        """When the oldest lease that is out was given; None when none is."""
+        return next(iter(self.held.values()), None)
 
     @property
     def restart_helps(self) -> bool:

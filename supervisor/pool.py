@@ -47,6 +47,7 @@ class InstanceLease:
         self.key = record.key
         self.generation = record.pid
         instance.leases += 1
+        instance.held[self] = pool.now()
 
     def __repr__(self) -> str:
         return f"<Lease {self._instance.id} port={self.port} released={self._released}>"
@@ -56,6 +57,7 @@ class InstanceLease:
         if self._released:
             return
         self._released = True
+        del self._instance.held[self]
         self._pool.returned(self._instance, self.generation, failed=outcome.value == "upstream_failed")
 
 
@@ -97,6 +99,7 @@ class Pool:
 
     def __init__(self, clock: Clock, policy: Policy, owner: PoolOwner) -> None:
         self._clock = clock
+        self.now = clock.now
         self._policy = policy
         self._owner = owner
         self._ready: dict[ModelId, Instance] = {}

@@ -302,6 +302,7 @@ class EventKind(StrEnum):
     EXITED = "instance_exited"
     EVICTED = "instance_evicted"
     REAPED = "instance_reaped"
+    ASKED = "operator_asked"
     WAITING = "request_waiting"
     REFUSED = "request_refused"
     BUG = "illegal_event"

@@ -33,6 +33,7 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
     idle = None
     if instance.state is State.READY and instance.leases == 0:
         idle = now - instance.idle_since
+    oldest = instance.oldest_lease
     note = supervisor.phase(instance.id) if waiting or instance.state in WITH_TREE else ""
     return InstanceView(
         model=instance.id,
@@ -43,6 +44,7 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
         port=record.port if record is not None else None,
         since=instance.since_wall,
         leases=instance.leases,
+        oldest_lease_seconds=now - oldest if oldest is not None else 0.0,
         waiting=waiting,
         oldest_wait_seconds=pool.oldest_wait(instance.id),
         note=note,

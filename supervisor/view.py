@@ -50,6 +50,8 @@ class InstanceView:
     """Unix seconds of the last change of state."""
     leases: int
     """Requests in flight."""
+    oldest_lease_seconds: float
+    """Age of the oldest request in flight; 0 when there is none."""
     waiting: int
     """Requests that wait for it."""
     oldest_wait_seconds: float

@@ -9,11 +9,10 @@ from supervisor.errors import (
     ModelFailedError,
     ModelTooLargeError,
     QueueFullError,
-    StoppingError,
     WaitTimeoutError,
 )
 from supervisor.policy import Policy
-from supervisor.ports import ChildRecord, EventKind
+from supervisor.ports import EventKind
 from tests.support.fakes import GIB, FakeWorld, Fleet, Script, make_model
 
 A, B = ModelId("a"), ModelId("b")
@@ -326,105 +325,6 @@ def test_a_lease_released_twice_counts_once() -> None:
     assert fleet.supervisor.instances[A].leases == 0
 
 
-def test_an_adopted_tree_keeps_its_pid_and_answers_after_proving_itself() -> None:
-    fake = FakeWorld()
-    model = make_model("a")
-    assert model.spec is not None
-    record = record_of("a", model.spec.fingerprint)
-    fake.left_behind = [(record, Script(ready_after=0.1))]
-    fleet = Fleet((model,), fake=fake)
-    asyncio.run(fleet.supervisor.begin())
-    request = fleet.request("a")
-    fleet.advance(1)
-    assert request.lease is not None
-    assert request.lease.generation == 4711
-    assert fake.spawns == 0
-    assert [e.kind for e in fake.events if e.kind is EventKind.ADOPTED] == [EventKind.ADOPTED]
-
-
-def test_a_survivor_that_is_started_otherwise_now_is_ended_and_never_leased() -> None:
-    fake = FakeWorld()
-    fake.left_behind = [(record_of("a", "other-flags"), Script())]
-    fleet = Fleet((make_model("a"),), fake=fake)
-    asyncio.run(fleet.supervisor.begin())
-    fleet.advance(1)
-    assert fake.live == []
-    assert fleet.state("a") == "stopped"
-
-
-def test_a_survivor_that_dies_before_it_is_attached_is_started_afresh() -> None:
-    fake = FakeWorld()
-    model = make_model("a")
-    assert model.spec is not None
-
-    async def survivors() -> tuple[ChildRecord, ...]:
-        assert model.spec is not None
-        return (record_of("a", model.spec.fingerprint),)
-
-    fake.survivors = survivors  # type: ignore[method-assign]  # listed, and gone when attached
-    fleet = Fleet((model,), fake=fake)
-    asyncio.run(fleet.supervisor.begin())
-    request = fleet.request("a")
-    fleet.advance(5)
-    assert request.lease is not None
-    assert fake.spawns == 1
-
-
-def record_of(model: str, fingerprint: str) -> ChildRecord:
-    from config.vocabulary import EngineName
-
-    return ChildRecord(
-        model=ModelId(model),
-        engine=EngineName.COMMAND,
-        fingerprint=fingerprint,
-        incarnation=7,
-        port=41000,
-        key="",
-        shim_pid=4710,
-        shim_started=0.0,
-        pid=4711,
-        boot_id="boot",
-        socket="",
-        log="",
-        spawned_at=0.0,
-    )
-
-
-def test_preload_starts_with_the_daemon_and_again_after_a_crash() -> None:
-    fleet = Fleet((make_model("a", preload=True), make_model("b")))
-    asyncio.run(fleet.supervisor.begin())
-    fleet.advance(5)
-    assert (fleet.state("a"), fleet.state("b")) == ("ready", "stopped")
-    fleet.child("a").crash()
-    fleet.advance(10)
-    assert fleet.state("a") == "ready"
-    assert fleet.fake.spawns == 2
-
-
-def test_shutdown_refuses_what_waits_gives_streams_their_grace_and_leaves_nothing() -> None:
-    fleet = Fleet((make_model("a"), make_model("b")))
-    streaming = fleet.request("a")
-    fleet.advance(5)
-    waiting = fleet.request("b")
-
-    async def scenario() -> None:
-        ending = asyncio.get_running_loop().create_task(fleet.supervisor.shutdown(drain_grace=3))
-        for _ in range(3):
-            await asyncio.get_running_loop().run_in_executor(None, lambda: None)
-        assert isinstance(waiting.error, StoppingError)
-        assert fleet.state("a") == "draining"
-        fleet.advance(2)
-        assert fleet.state("a") == "draining"
-        fleet.advance(10)
-        await ending
-
-    asyncio.run(scenario())
-    assert streaming.lease is not None
-    assert fleet.fake.live == []
-    assert fleet.fake.ports_out == set()
-    assert isinstance(fleet.request("a").error, StoppingError)
-
-
 def test_a_cancelled_wait_gives_back_a_lease_that_had_just_come() -> None:
     fleet = Fleet((make_model("a"),))
 
@@ -454,6 +354,18 @@ def test_the_measured_peak_is_reserved_from_the_second_start_on() -> None:
     assert fleet.supervisor.instances[A].reserved == {HOST: int(4 * GIB * 1.05)}
 
 
+def test_what_the_operator_says_a_model_needs_is_not_replaced_by_what_was_measured() -> None:
+    fleet = Fleet((make_model("a", size=10 * GIB, given=True),))
+    fleet.fake.scripts[A] = [Script(uses=4 * GIB)]
+    fleet.request("a").waiter.cancel()  # type: ignore[union-attr]  # it waits, so there is one
+    fleet.advance(5)
+    fleet.supervisor.instances[A].stop()
+    fleet.advance(5)
+    fleet.request("a")
+    fleet.advance(5)
+    assert fleet.supervisor.instances[A].reserved == {HOST: 10 * GIB}
+
+
 def test_progress_and_eta_come_from_what_the_last_start_took() -> None:
     fleet = Fleet((make_model("a"),))
     fleet.request("a")
@@ -464,21 +376,6 @@ def test_progress_and_eta_come_from_what_the_last_start_took() -> None:
     fleet.request("a")
     fleet.advance(1.01)
     assert fleet.supervisor.phase(A).startswith("loading a 25% eta 3s")
-
-
-def test_a_removed_model_is_stopped_and_forgotten_and_a_changed_one_restarts() -> None:
-    fleet = Fleet((make_model("a"), make_model("b")))
-    for name in ("a", "b"):
-        fleet.request(name).waiter.cancel()  # type: ignore[union-attr]  # it waits, so there is one
-    fleet.advance(5)
-    fleet.supervisor.reconcile([make_model("b", argv=("engine", "--other", "{port}"))])
-    fleet.advance(1)
-    assert A not in fleet.supervisor.instances
-    assert isinstance(fleet.request("a").error, StoppingError)
-    request = fleet.request("b")
-    fleet.advance(5)
-    assert request.lease is not None
-    assert fleet.fake.transcript[-2:] == ["launch b/2", "ready b/2"]
 
 
 def test_a_model_pinned_by_hand_is_neither_reaped_nor_evicted_until_it_is_let_go() -> None:

@@ -367,6 +367,7 @@ def make_model(
     concurrency: int | None = None,
     alone: bool = False,
     device: DeviceId = HOST,
+    given: bool = False,
     argv: tuple[str, ...] = ("engine", "{port}"),
 ) -> Model:
     """A model of *size* bytes on *device*."""
@@ -375,7 +376,7 @@ def make_model(
         model=model_id,
         engine=EngineName.COMMAND,
         argv=argv,
-        footprint=Footprint({device: size}),
+        footprint=Footprint({device: size}, "models.memory" if given else "estimate"),
         measures_free_memory=alone,
     )
     return Model(
