@@ -31,6 +31,7 @@ def instance_view(model: str, state: State = State.STOPPED, *, at: float = 1.7e9
         port=41000 if runs else None,
         since=at,
         leases=0,
+        oldest_lease_seconds=0.0,
         waiting=0,
         oldest_wait_seconds=0.0,
         note="",
