@@ -134,7 +134,7 @@ class Instance:
         """The error for a request that this instance's last failure concerns."""
         failure = self.last_failure
         cause = failure.cause if failure is not None else "unknown cause"
-        remedy = f" {failure.remedy}" if failure is not None and failure.remedy else ""
+        remedy = f"; {failure.remedy}" if failure is not None and failure.remedy else ""
         what = "keeps failing" if self.state is State.FAILED else "failed to start"
         retry_after = None
         if self.retry_at is not None:
