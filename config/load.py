@@ -147,7 +147,9 @@ def _explain(key: KeyPath, details: ErrorDetails) -> str:
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(str(key[-1]) if key else "", details["msg"])
     if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, found {_describe(details['input'])}"
+        # What stands in the place of a key's hash may be the key.
+        found = "something else" if key[:1] == ("keys",) else _describe(details["input"])
+        return f"expected {_EXPECTED[kind]}, found {found}"
     return details["msg"][:1].lower() + details["msg"][1:]
 
 
@@ -167,6 +169,8 @@ _EXPECTED = {
 
 _PATTERNS = {
     "url": "not a server's address: write it as http://localhost:8000",
+    "hash": "not the hash of a key: `modelyard key add NAME --print` shows it, and never write the key",
+    "quantization": "not a method's name: write it as the engine does, such as fp8",
     "name": "a name has letters, digits, '.', '_' and '-', and starts with a letter or a digit",
 }
 
@@ -229,11 +233,14 @@ def _complete(settings: Settings, base: Path, env: Mapping[str, str]) -> Setting
         return model.model_copy(update={"source": str(absolute(Path(model.source)))})
 
     directories = tuple(absolute(path) for path in settings.discover.directories)
+    pictures = tuple(absolute(path) for path in settings.seed.image_directories)
     return settings.model_copy(
         update={
             "state_dir": absolute(settings.state_dir) if settings.state_dir else None,
+            "keys_file": absolute(settings.keys_file) if settings.keys_file else None,
             "models": {name: source(model) for name, model in settings.models.items()},
             "discover": settings.discover.model_copy(update={"directories": directories}),
+            "seed": settings.seed.model_copy(update={"image_directories": pictures}),
             "engines": {
                 name: engine.model_copy(update={"path": absolute(engine.path)}) if engine.path else engine
                 for name, engine in settings.engines.items()

@@ -8,6 +8,7 @@ Durations are seconds (`30`, `"30s"`, `"5m"`, `"1h30m"`), sizes are bytes (`1073
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,74 +18,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
+from config.units import parse_budget as parse_budget
+from config.units import parse_duration as parse_duration
+from config.units import parse_moment as parse_moment
+from config.units import parse_size as parse_size
 from config.vocabulary import Capability
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
-_SIZE_UNITS = {
-    "b": 1,
-    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
-}  # fmt: skip
-
-
-def parse_duration(value: object) -> float:
-    """Seconds for `30`, `1.5`, `"30s"`, `"500ms"`, `"1h30m"`; raises ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("expected a duration such as 30, '30s', '5m' or '1h30m'")  # noqa: TRY004  pydantic's rule
-    if isinstance(value, int | float):
-        seconds = float(value)
-    else:
-        text = value.strip()
-        parts = _DURATION.findall(text)
-        if parts and "".join(n + u for n, u in parts) == text:
-            seconds = sum(float(n) * _DURATION_UNITS[u] for n, u in parts)
-        else:
-            try:
-                seconds = float(text)
-            except ValueError:
-                raise ValueError(f"{value!r} is not a duration: write 30, '30s', '5m' or '1h30m'") from None
-    if seconds < 0 or seconds != seconds or seconds == float("inf"):
-        raise ValueError("a duration must be finite and not negative")
-    return seconds
-
-
-def parse_size(value: object) -> int:
-    """Bytes for `1024`, `"8GiB"`, `"500 MB"`; raises ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("expected a size such as 1073741824, '8GiB' or '500MB'")  # noqa: TRY004  pydantic's rule
-    if isinstance(value, int):
-        size = value
-    else:
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
-            raise ValueError(f"{value!r} is not a size: write 1073741824, '8GiB' or '500MB'")
-        if "." in match[1] and (match[2] or "B").lower() == "b":
-            raise ValueError(f"{value!r} is not a whole number of bytes: write '8GiB' or '500MB'")
-        size = int(float(match[1]) * _SIZE_UNITS[(match[2] or "B").lower()])
-    if size < 0:
-        raise ValueError("a size must not be negative")
-    return size
-
-
-def parse_budget(value: object) -> int | float | Literal["auto"]:
-    """`"auto"`, a share of the device as a float in (0, 1] (from `"80%"`), or bytes as an int."""
-    if value == "auto":
-        return "auto"
-    if isinstance(value, str) and value.strip().endswith("%"):
-        try:
-            share = float(value.strip()[:-1]) / 100
-        except ValueError:
-            raise ValueError(f"{value!r} is not a share: write '80%', '8GiB' or 'auto'") from None
-        if not 0 < share <= 1:
-            raise ValueError("a share must be above 0% and at most 100%")
-        return share
-    return parse_size(value)
 
 
 def parse_listen(value: str) -> tuple[str, int]:
@@ -120,6 +64,13 @@ def check_model_id(value: str) -> str:
     return value
 
 
+def check_key_name(value: str) -> str:
+    """*value* if it can name a key: it is a label in metrics and a word in logs. ValueError says why not."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) is None:
+        raise ValueError(f"{value[:70]!r} cannot name a key: up to 64 letters, digits, '.', '_' and '-'")
+    return value
+
+
 def _word(value: object) -> object:
     # A number needs no quotes in YAML; a flag or a date would not come back as it was written.
     if isinstance(value, int) and not isinstance(value, bool):
@@ -131,6 +82,7 @@ def _word(value: object) -> object:
 
 Word = Annotated[str, BeforeValidator(_word), WithJsonSchema({"type": ["string", "integer"]})]
 ModelName = Annotated[str, AfterValidator(check_model_id)]
+KeyName = Annotated[str, AfterValidator(check_key_name)]
 
 Duration = Annotated[
     float,
@@ -142,6 +94,7 @@ Size = Annotated[
     BeforeValidator(parse_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
 ]
+Moment = Annotated[float, BeforeValidator(parse_moment), WithJsonSchema({"type": "string"})]
 Budget = Annotated[
     int | float | Literal["auto"],
     BeforeValidator(parse_budget),
@@ -165,6 +118,16 @@ class Section(BaseModel):
         return value
 
 
+ENGINES_WITH: Mapping[str, tuple[str, ...]] = {
+    "tensor_parallel_size": ("vllm",),
+    "gpu_memory_utilization": ("vllm", "vllm-mlx"),
+    "quantization": ("vllm",),
+    "dtype": ("vllm",),
+    "trust_remote_code": ("vllm", "vllm-mlx", "mlx-lm"),
+}
+"""Keys of a model that are options of some engines only; with `engine: auto` one of these is chosen."""
+
+
 class ModelConfig(Section):
     """One entry under `models:`; the key is the id clients ask for."""
 
@@ -185,7 +148,10 @@ class ModelConfig(Section):
     preload: bool = False
     """Started with the daemon and again after a crash."""
     context: int | None = Field(default=None, ge=1)
-    """Context length in tokens: overrides what the checkpoint says, and is passed to the engine."""
+    """Context length in tokens: overrides what the checkpoint says, and is passed to an engine that can be
+    told (vLLM)."""
+    max_model_len: int | None = Field(default=None, ge=1)
+    """The same as `context`, under vLLM's name for it; only one of the two may be given."""
     capabilities: tuple[Capability, ...] | None = None
     """Overrides what the registry found: generate, tool_use, vision, embed, rerank, transcribe …"""
     memory: Size | None = None
@@ -204,6 +170,38 @@ class ModelConfig(Section):
     """Path that answers 200 when a command's server is ready."""
     served_name: str | None = None
     """Name a command's server knows the model by; unset: the id is sent as it is."""
+    tensor_parallel_size: int | None = Field(default=None, ge=1)
+    """GPUs the weights are spread over (vLLM); unset: as many as they need."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Share of each device the instance takes for itself (vLLM: 0.92; vllm-mlx: 0.9, of what Metal gives)."""
+    quantization: str | None = Field(default=None, pattern=r"^[a-z0-9_-]+$")
+    """Method by which weights are quantised while they load, such as fp8 (vLLM); unset: as they are."""
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] | None = None
+    """Number format of weights and activations (vLLM); unset: the checkpoint's."""
+    trust_remote_code: bool = False
+    """Run Python that comes with the checkpoint: only for authors you trust with this machine."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """The context length that the operator gave, under either name."""
+        return self.max_model_len if self.context is None else self.context
+
+    @field_validator("max_model_len")
+    @classmethod
+    def _one_context(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("context") is not None:
+            raise ValueError("the same as context, which is given too: keep one of the two")
+        return value
+
+    @field_validator(*ENGINES_WITH)
+    @classmethod
+    def _known_to_its_engine(cls, value: Any, info: ValidationInfo) -> Any:
+        engine = "command" if info.data.get("cmd") is not None else info.data.get("engine", "auto")
+        able = ENGINES_WITH[info.field_name or ""]
+        if value and engine != "auto" and engine not in able:
+            where = "write it into the cmd" if engine == "command" else "remove it, or choose another engine"
+            raise ValueError(f"engine: {engine} has no such option, only {' and '.join(able)}; {where}")
+        return value
 
     @model_validator(mode="after")
     def _complete(self) -> ModelConfig:
@@ -344,6 +342,32 @@ class LimitsConfig(Section):
     """vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE)."""
 
 
+class SeedConfig(Section):
+    """`/api/v1/inference`, for programs written for the API before this one."""
+
+    local_images: bool = False
+    """Let callers on this machine name image files by their path."""
+    image_directories: tuple[Path, ...] = ()
+    """Folders whose files, and those below them, may be named so; none of them: no file may."""
+    image_bytes: Size = 20 * 2**20
+    """Largest file: a photograph of 50 megapixels as JPEG."""
+
+
+class KeyConfig(Section):
+    """One entry under `keys:`, and in `keys_file`; its name is what logs and metrics show."""
+
+    hash: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    """SHA-256 of the key, as `modelyard key add NAME --print` shows it; never the key itself."""
+    scope: Literal["inference", "admin"] = "inference"
+    """inference: ask models, list them, read the metrics. admin: everything."""
+    models: tuple[ModelName, ...] | None = None
+    """Ids of the models it may use; unset: all."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Requests at once; more are refused. Unset: as many as the front takes."""
+    expires: Moment | None = None
+    """Refused from then on: `2027-01-31` (its first instant in UTC) or `2027-01-31T12:00:00Z`."""
+
+
 class LogConfig(Section):
     """Logs."""
 
@@ -391,6 +415,12 @@ class Settings(Section):
     """Starting, crash loops and stopping."""
     limits: LimitsConfig = LimitsConfig()
     """Bounds of the front."""
+    seed: SeedConfig = SeedConfig()
+    """`/api/v1/inference`, for programs written for the API before this one."""
+    keys_file: Path | None = None
+    """Where `modelyard key` keeps keys for the daemon; unset: `keys.json` in the state directory."""
+    keys: dict[KeyName, KeyConfig] = Field(default_factory=dict)
+    """Keys by name, besides those of `keys_file`; without any, everybody who reaches the port gets in."""
     log: LogConfig = LogConfig()
     """Logs."""
 

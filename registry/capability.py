@@ -57,6 +57,8 @@ def _table() -> dict[str, Endpoint]:
         twin = row.path.removeprefix("/v1")
         if twin not in ("/messages", "/messages/count_tokens"):
             table[twin] = row
+    # Programs written for the API before this one keep their path; it is a chat completion like any other.
+    table["/api/v1/chat/completions"] = table["/v1/chat/completions"]
     return table
 
 

@@ -171,6 +171,35 @@ class Installation:
 
 
 @dataclass(frozen=True, slots=True)
+class InstallStep:
+    """One call of the installer: what it must put into the environment."""
+
+    requirements: tuple[str, ...]
+    index: str | None = None
+    """A package index to look in besides the usual ones, for this step alone."""
+    optional: bool = False
+    """What cannot be had is done without: a later step brings something larger instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an engine's environment is made, and what its own metadata gets wrong put right."""
+
+    steps: tuple[InstallStep, ...]
+    unwanted: tuple[str, ...] = ()
+    """Distributions taken away again afterwards: dependencies that break it on this machine."""
+    also_known_as: tuple[tuple[str, str, str], ...] = ()
+    """(name, distribution, local version): metadata for a name under which it asks for its own version."""
+    proof: str = ""
+    """Python that only runs when the engine can serve: the last step of every installation."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Of all steps: when these change, an installation is out of date."""
+        return tuple(requirement for step in self.steps for requirement in step.requirements)
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What this machine is, as far as the choice of an engine goes."""
 
@@ -207,8 +236,8 @@ class Engine(Protocol):
         """Why this engine cannot serve *model* on *machine*; None if it can."""
         ...
 
-    def requirements(self, machine: Machine) -> tuple[str, ...]:
-        """What pip must install for this engine here."""
+    def recipe(self, machine: Machine) -> Recipe:
+        """How this engine is installed here."""
         ...
 
     def launch_spec(self, model: Model, installation: Installation, machine: Machine) -> LaunchSpec:

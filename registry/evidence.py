@@ -33,11 +33,12 @@ def settle_facts(
     files = checkpoint or Checkpoint()
     said = options or ModelConfig(source="?")
     live = served or ServedModel(model_id)
+    context_key = "context" if said.max_model_len is None else "max_model_len"
     return Facts(
         capabilities=settle(_capabilities(model_id, name, files, said, live)),
         context_length=settle(
             [
-                Fact(said.context, Rank.OPERATOR, f"models.{model_id}.context"),
+                Fact(said.context_tokens, Rank.OPERATOR, f"models.{model_id}.{context_key}"),
                 Fact(live.context_length, Rank.LIVE, "/v1/models"),
                 Fact(files.context_length, Rank.FILES, files.context_source),
                 Fact(name.context, Rank.NAME, "name"),

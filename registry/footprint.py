@@ -67,9 +67,10 @@ class Overhead:
 MLX_LM = Overhead(host_bytes=192 * MIB)
 """mlx_lm.server 0.32.2 on CPU: 86 MB resident with a 0.6 MB model; the rest is scratch space of a prefill."""
 VLLM_MLX = Overhead(host_bytes=512 * MIB)
-"""vllm-mlx 0.6.0: 310 MB with the same model, 523 MB with an embedder beside it."""
-VLLM_CPU = Overhead(host_bytes=2816 * MIB)
-"""vLLM 0.32.0 CPU build: API server 620, EngineCore 590, worker 1650 MB."""
+"""vllm-mlx 0.6.0: 310 to 460 MB with the same model, 474 MB with a sentence embedder of 90 MB."""
+VLLM_CPU = Overhead(host_bytes=1792 * MIB)
+"""vLLM 0.32.0 CPU build without its cache, in MiB: API server 494, EngineCore 462, worker 505 with a tiny
+model; the rest is for the activations of a larger one. The cache is zeroed: in memory from the start."""
 VLLM_GPU = Overhead(host_bytes=3 * GIB, gpu_bytes=2 * GIB)
 """CUDA context, graphs and activations of the profile run: 1.5 to 3 GiB on the device."""
 COMMAND = Overhead(host_bytes=128 * MIB)

@@ -16,6 +16,7 @@ from registry.engine import (
     Machine,
     PortOwned,
     ReadinessStep,
+    Recipe,
     StopPolicy,
     Wire,
 )
@@ -47,9 +48,9 @@ class Command:
             return f"its cmd needs {{path}}, but {model.source or 'source'} is not on this machine"
         return None
 
-    def requirements(self, machine: Machine) -> tuple[str, ...]:
+    def recipe(self, machine: Machine) -> Recipe:
         """Nothing: it is the operator's own."""
-        return ()
+        return Recipe(())
 
     def launch_spec(self, model: Model, installation: Installation, machine: Machine) -> LaunchSpec:
         """`{model}` and `{path}` are filled in here, `{port}` when the port is known."""

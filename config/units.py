@@ -1,0 +1,86 @@
+"""Quantities as operators write them: durations, sizes, budgets, moments. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Literal
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
+_SIZE_UNITS = {
+    "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+
+
+def parse_duration(value: object) -> float:
+    """Seconds for `30`, `1.5`, `"30s"`, `"500ms"`, `"1h30m"`; raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a duration such as 30, '30s', '5m' or '1h30m'")  # noqa: TRY004  pydantic's rule
+    if isinstance(value, int | float):
+        seconds = float(value)
+    else:
+        text = value.strip()
+        parts = _DURATION.findall(text)
+        if parts and "".join(n + u for n, u in parts) == text:
+            seconds = sum(float(n) * _DURATION_UNITS[u] for n, u in parts)
+        else:
+            try:
+                seconds = float(text)
+            except ValueError:
+                raise ValueError(f"{value!r} is not a duration: write 30, '30s', '5m' or '1h30m'") from None
+    if seconds < 0 or seconds != seconds or seconds == float("inf"):
+        raise ValueError("a duration must be finite and not negative")
+    return seconds
+
+
+def parse_size(value: object) -> int:
+    """Bytes for `1024`, `"8GiB"`, `"500 MB"`; raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("expected a size such as 1073741824, '8GiB' or '500MB'")  # noqa: TRY004  pydantic's rule
+    if isinstance(value, int):
+        size = value
+    else:
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is not a size: write 1073741824, '8GiB' or '500MB'")
+        if "." in match[1] and (match[2] or "B").lower() == "b":
+            raise ValueError(f"{value!r} is not a whole number of bytes: write '8GiB' or '500MB'")
+        size = int(float(match[1]) * _SIZE_UNITS[(match[2] or "B").lower()])
+    if size < 0:
+        raise ValueError("a size must not be negative")
+    return size
+
+
+def parse_budget(value: object) -> int | float | Literal["auto"]:
+    """`"auto"`, a share of the device as a float in (0, 1] (from `"80%"`), or bytes as an int."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            share = float(value.strip()[:-1]) / 100
+        except ValueError:
+            raise ValueError(f"{value!r} is not a share: write '80%', '8GiB' or 'auto'") from None
+        if not 0 < share <= 1:
+            raise ValueError("a share must be above 0% and at most 100%")
+        return share
+    return parse_size(value)
+
+
+def parse_moment(value: object) -> float:
+    """Unix seconds for `"2027-01-31"` (its first instant) or `"2027-01-31T12:00:00Z"`; else ValueError.
+
+    UTC unless it names another offset.
+    """
+    if isinstance(value, float) and value > 0:
+        return value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value.strip())
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            pass
+    raise ValueError("expected a date such as 2027-01-31 or 2027-01-31T12:00:00Z")

