@@ -22,7 +22,7 @@ from registry.engine import Wire
 from router.access_log import AccessLog
 from router.front import Front
 from router.metrics import Metrics
-from router.ports import Outcome, Refusal, RequestRecord, Route
+from router.ports import Holder, Outcome, Refusal, RequestRecord, Route
 from router.shared import FrontPorts, request_ids
 from supervisor.clock import SystemClock
 from supervisor.tasks import TaskScope
@@ -78,7 +78,7 @@ class StaticDirectory:
 class NoControl:
     """Nobody asks for the control app here."""
 
-    def open(self, client: str) -> object:
+    def open(self, client: str, holder: Holder | None = None) -> object:
         raise ConnectionError("no control app in this benchmark")
 
 

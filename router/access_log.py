@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -64,11 +63,12 @@ def console_line(record: RequestRecord, stamp: str) -> str:
         line += f" tokens={record.prompt_tokens}+{record.completion_tokens}"
     if record.retried:
         line += " retried"
+    if record.key:
+        line += f" key={record.key}"
     return f"{line} {record.request_id}\n"
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     """One JSON line. The keys are documented and stable."""
 
     time: str
@@ -90,6 +90,8 @@ class _Entry:
     prompt_tokens: int
     completion_tokens: int
     retried: bool
+    key: str
+    """Name of the caller's key; empty without keys."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -117,6 +119,7 @@ def json_line(record: RequestRecord, stamp: str) -> str:
         prompt_tokens=record.prompt_tokens,
         completion_tokens=record.completion_tokens,
         retried=record.retried,
+        key=record.key,
     )
     return _encode(entry).decode() + "\n"
 

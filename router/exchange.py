@@ -18,10 +18,10 @@ from registry.capability import Protocol as ApiProtocol
 from router import refused
 from router.answers import refusal_answer
 from router.drain import Drain
-from router.heads import RequestHead, control_head, engine_head
+from router.heads import RequestHead, control_head, engine_head, special_objection
 from router.openai import FACES
 from router.plan import Plan, plan
-from router.ports import Lease, Outcome, Refusal, RequestRecord
+from router.ports import Holder, Lease, Outcome, Refusal, RequestRecord
 from router.reach import Reach
 from router.relay import End, Relay
 from router.request import Bytes
@@ -65,7 +65,7 @@ class Exchange:
     __slots__ = (
         "_beats", "_charged_model", "_control_body", "_first_byte_at", "_first_byte_due", "_leased_at",
         "_paused", "_plan", "_reach", "_received", "_relay", "_retried", "_started", "_status", "_up",
-        "buffer", "bytes_in", "bytes_out", "charged", "endpoint", "face", "head", "lease", "over",
+        "buffer", "bytes_in", "bytes_out", "charged", "endpoint", "face", "head", "holder", "lease", "over",
         "request_id", "shared", "side",
     )  # fmt: skip
 
@@ -77,6 +77,7 @@ class Exchange:
         """None: the control app's."""
         self.face = _OPENAI_FACE if endpoint is None else FACES[endpoint.protocol]
         self.request_id = head.request_id() or shared.request_id()
+        self.holder: Holder | None = None
         self.lease: Lease | None = None
         self.over = False
         self.buffer: bytearray | None = None
@@ -110,17 +111,11 @@ class Exchange:
         head = self.head
         authorizer = self.shared.authorizer
         if authorizer is not None:
-            refusal = authorizer(head.headers, head.path)
-            if refusal is not None:
-                return refusal
-        if not head.special:
-            return None
-        if head.wants_websocket:
-            return refused.websocket()
-        coding = head.headers.get(b"content-encoding")
-        if coding is not None and self.endpoint is not None and coding.lower() != b"identity":
-            return refused.encoded_body(coding.decode("latin-1"))
-        return None
+            verdict = authorizer(head.headers, head.path)
+            if isinstance(verdict, Refusal):
+                return verdict
+            self.holder = verdict
+        return special_objection(head, for_engine=self.endpoint is not None) if head.special else None
 
     def begin(self, body: Bytes) -> None:
         """The body is complete: find out where it goes, and send it."""
@@ -135,7 +130,7 @@ class Exchange:
             self._reach.begin()
             return
         try:
-            planned = self._plan = plan(body, self.head, endpoint, shared.directory)
+            planned = self._plan = plan(body, self.head, endpoint, shared.directory, holder=self.holder)
             lease = self.lease = shared.upstreams.lease_now(planned.route)
         except refused.RefusedError as error:
             self.refuse(error.refusal)
@@ -445,6 +440,8 @@ class Exchange:
         self.over = True
         shared = self.shared
         self.give_lease(outcome or Outcome.ABANDONED)
+        if self.holder is not None:
+            self.holder.leave()
         if self._reach is not None:
             self._reach.cancel()
         if self.charged or self.buffer is not None:
@@ -464,6 +461,7 @@ class Exchange:
             self.request_id, head.method.decode(), head.path, self.side.client,
             "" if planned is None else planned.route.model, self._status, word, code, bytes_in=self.bytes_in,
             bytes_out=self.bytes_out, total=shared.now() - self._started, retried=self._retried,
+            key="" if self.holder is None else self.holder.key,
         )  # fmt: skip
         if self._leased_at:
             record.waited = self._leased_at - self._received

@@ -12,7 +12,7 @@ import re
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from router.ports import Refusal
-from router.refused import RefusedError, bad_request, tunnel
+from router.refused import RefusedError, bad_request, encoded_body, tunnel, websocket
 
 END = b"\r\n\r\n"
 
@@ -227,6 +227,16 @@ def _obey_connection(head: RequestHead, connection: bytes) -> None:
     named = tokens - _KNOWN_CONNECTION
     if named:
         head.kept = [line for line in head.kept if line.partition(b":")[0].lower() not in named]
+
+
+def special_objection(head: RequestHead, *, for_engine: bool) -> Refusal | None:
+    """Why a `special` head is refused before its body is read; None if it is not."""
+    if head.wants_websocket:
+        return websocket()
+    coding = head.headers.get(b"content-encoding")
+    if coding is not None and for_engine and coding.lower() != b"identity":
+        return encoded_body(coding.decode("latin-1"))
+    return None
 
 
 def engine_head(

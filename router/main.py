@@ -68,6 +68,9 @@ def serve(options: ServeOptions) -> int:
     except AlreadyRunningError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ALREADY_RUNNING
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_CONFIG
     except OSError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_FAILURE

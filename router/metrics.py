@@ -11,6 +11,7 @@ Labels are bounded: a model that the catalog does not have is `other`, a path th
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -33,6 +34,9 @@ SECONDS: Final = (
 
 _OUTCOMES: Final = frozenset({*(outcome.value for outcome in Outcome), REFUSED, CONTROL})
 _STATUSES: Final = {status.value: str(status.value) for status in HTTPStatus} | {499: "499"}
+
+ANSWERS_TIMED: Final = 32
+"""Answers whose speed is averaged: enough to be steady, few enough to show that an engine got slower."""
 
 MOST_CODES: Final = 64
 """Refusal codes are words of ours, about thirty; more than this is a bug that must not grow the series."""
@@ -75,6 +79,8 @@ class PerModel:
     retries: int = 0
     starts: int = 0
     exits: int = 0
+    timed: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=ANSWERS_TIMED))
+    """(tokens, seconds they took) of the last answers."""
 
     def copy(self) -> PerModel:
         return replace(
@@ -82,6 +88,7 @@ class PerModel:
             request_seconds=self.request_seconds.copy(),
             first_byte_seconds=self.first_byte_seconds.copy(),
             wait_seconds=self.wait_seconds.copy(),
+            timed=self.timed.copy(),
         )
 
 
@@ -99,6 +106,15 @@ class RequestTotals:
     completion_tokens: int = 0
 
 
+@dataclass(slots=True)
+class PerKey:
+    """What one key has used of one model."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 SeriesKey = tuple[str, str, str, str]
 """model, endpoint, outcome, HTTP status."""
 
@@ -110,6 +126,8 @@ class Snapshot:
     requests: dict[SeriesKey, int]
     refusals: dict[tuple[str, str], int]
     models: dict[str, PerModel]
+    keys: dict[tuple[str, str], PerKey]
+    """By key's name and model."""
     events: dict[str, int]
     lag_seconds: float
     version: str
@@ -125,6 +143,7 @@ class Metrics:
         self._refusals: dict[tuple[str, str], int] = {}
         self._codes: set[str] = set()
         self._models: dict[str, PerModel] = {OTHER: PerModel()}
+        self._keys: dict[tuple[str, str], PerKey] = {}
         self._events: dict[str, int] = {kind.value: 0 for kind in EventKind}
         self.lag = LagGauge()
         """Where the loop's lag is kept; a `LoopLag` feeds it."""
@@ -137,8 +156,14 @@ class Metrics:
             del self._models[gone]
         self._requests = {key: count for key, count in self._requests.items() if key[0] in wanted}
         self._refusals = {key: count for key, count in self._refusals.items() if key[0] in wanted}
+        self._keys = {pair: used for pair, used in self._keys.items() if pair[1] in wanted}
         for model in wanted - self._models.keys():
             self._models[model] = PerModel()
+
+    def set_keys(self, names: Iterable[str]) -> None:
+        """The names of keys there are; what others used is dropped."""
+        wanted = frozenset(names)
+        self._keys = {pair: used for pair, used in self._keys.items() if pair[0] in wanted}
 
     def record(self, record: RequestRecord) -> None:
         """Count a finished request; under 3 us. Satisfies `router.ports.Recorder`."""
@@ -153,6 +178,8 @@ class Metrics:
             self._refuse(model, record.code)
         if endpoint is not None:
             self._count(self._models[OTHER] if row is None else row, record)
+            if record.key:
+                self._count_key(record.key, model, record)
 
     def _refuse(self, model: str, code: str) -> None:
         if code not in self._codes:
@@ -160,6 +187,14 @@ class Metrics:
                 code = OTHER
             self._codes.add(code)
         self._refusals[model, code] = self._refusals.get((model, code), 0) + 1
+
+    def _count_key(self, key: str, model: str, record: RequestRecord) -> None:
+        used = self._keys.get((key, model))
+        if used is None:
+            used = self._keys[key, model] = PerKey()
+        used.requests += 1
+        used.prompt_tokens += record.prompt_tokens
+        used.completion_tokens += record.completion_tokens
 
     @staticmethod
     def _count(row: PerModel, record: RequestRecord) -> None:
@@ -174,6 +209,8 @@ class Metrics:
         if record.outcome == Outcome.SERVED:
             row.first_byte_seconds.observe(record.first_byte)
             row.wait_seconds.observe(record.waited)
+            if record.completion_tokens > 1:
+                row.timed.append(_timing(record))
 
     def on_event(self, event: SupervisorEvent) -> None:
         """Count what the supervisor reported. Satisfies `supervisor.ports.EventSink`."""
@@ -209,17 +246,36 @@ class Metrics:
         row = self._models.get(model)
         return 0 if row is None else row.requests
 
+    def speed_of(self, model: str) -> float | None:
+        """Tokens per second of one answer of *model*, over the last `ANSWERS_TIMED`; None when unknown."""
+        row = self._models.get(model)
+        tokens, seconds = map(sum, zip(*row.timed, strict=True)) if row is not None and row.timed else (0, 0)
+        return tokens / seconds if seconds > 0 else None
+
+    def used_by_key(self) -> dict[tuple[str, str], PerKey]:
+        """What keys have used, by name and model, since the daemon started; a copy."""
+        return {pair: replace(used) for pair, used in self._keys.items()}
+
     def snapshot(self, fleet: FleetView) -> Snapshot:
         """Everything now, with the gauges of *fleet*; O(series)."""
         return Snapshot(
             requests=self._requests.copy(),
             refusals=self._refusals.copy(),
             models={model: row.copy() for model, row in self._models.items()},
+            keys=self.used_by_key(),
             events=self._events.copy(),
             lag_seconds=self.lag.worst(),
             version=self._version,
             fleet=fleet,
         )
+
+
+def _timing(record: RequestRecord) -> tuple[int, float]:
+    """Tokens and the seconds in which they were generated, as far as can be seen from outside."""
+    if record.streamed:
+        # The first token is what the reading of the prompt ended with.
+        return record.completion_tokens - 1, max(0.0, record.total - record.first_byte)
+    return record.completion_tokens, max(0.0, record.total - record.waited)
 
 
 # -- the event loop's lag --------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from registry.capability import Endpoint
 from router.echo import ModelEcho
 from router.heads import RequestHead
-from router.ports import Directory, Route
+from router.ports import Directory, Holder, Route
+from router.refused import RefusedError
 from router.request import Bytes, read_json, read_multipart, rewritten
 
 
@@ -31,10 +32,13 @@ class Plan:
         return None if self.name == served else ModelEcho(served, self.name)
 
 
-def plan(body: Bytes, head: RequestHead, endpoint: Endpoint, directory: Directory) -> Plan:
+def plan(
+    body: Bytes, head: RequestHead, endpoint: Endpoint, directory: Directory, *, holder: Holder | None = None
+) -> Plan:
     """Read *body*, find its route, and make it fit its engine.
 
-    Raises `RefusedError` for what the body has wrong, and whatever *directory* raises.
+    Raises `RefusedError` for what the body has wrong and for a model that *holder* may not use, and whatever
+    *directory* raises.
     """
     content_type = head.headers.get(b"content-type", b"") if endpoint.multipart else b""
     if content_type[:19].lower() == b"multipart/form-data":
@@ -43,6 +47,10 @@ def plan(body: Bytes, head: RequestHead, endpoint: Endpoint, directory: Director
         asked = read_json(body)
     name = asked.model
     route = directory.route(name, endpoint)
+    if holder is not None:
+        objection = holder.objects_to(route.model)
+        if objection is not None:
+            raise RefusedError(objection)
     wire = route.wire
     pieces = [body]
     told = None if name == wire.served_name or name in wire.accepted_names else wire.served_name

@@ -170,26 +170,68 @@ class RequestRecord:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     retried: bool = False
+    key: str = ""
+    """Name of the key it was let in by; empty: none was needed."""
 
 
 Recorder = Callable[[RequestRecord], None]
 """Called once per request after its last byte: counters and the access log. Must not block or raise."""
 
 
+class Holder(Protocol):
+    """Whose request it is, when keys are on. Made per key, not per request."""
+
+    @property
+    def key(self) -> str:
+        """Name of the key; also the label in metrics."""
+        ...
+
+    @property
+    def admin(self) -> bool:
+        """May do everything."""
+        ...
+
+    @property
+    def by_cookie(self) -> bool:
+        """Said by a browser's cookie, which a page of another site could make it send."""
+        ...
+
+    @property
+    def inner(self) -> str:
+        """What the daemon's requests to itself on this key's behalf say as their key; never shown."""
+        ...
+
+    def may_use(self, model: str) -> bool:
+        """*model* is among those the key is for."""
+        ...
+
+    def objects_to(self, model: str) -> Refusal | None:
+        """The refusal of a request for *model*; None when the key may use it."""
+        ...
+
+    def leave(self) -> None:
+        """The request is over. Called once per request that was let in."""
+        ...
+
+
 class Authorizer(Protocol):
     """Who may call what; the default lets everybody in (loopback only)."""
 
-    def __call__(self, headers: Mapping[bytes, bytes], path: str) -> Refusal | None:
-        """None to let the request in. *headers* has lower-case names."""
+    def __call__(self, headers: Mapping[bytes, bytes], path: str) -> Holder | Refusal | None:
+        """Whose request it is, a refusal, or None to let it in without a key. Header names are lower-case.
+
+        A `Holder` it returns is told when the request is over, whatever becomes of it.
+        """
         ...
 
 
 class ControlDoor(Protocol):
     """Opens in-process connections to the control app."""
 
-    def open(self, client: str) -> object:
+    def open(self, client: str, holder: Holder | None = None) -> object:
         """The front's end of a fresh `socket.socketpair()` whose other end the control app serves.
 
-        *client* is who is behind it; it belongs to the pair, never to a header. Returns a `socket.socket`.
+        *client* and *holder* say who is behind it; they belong to the pair, never to a header. Returns a
+        `socket.socket`.
         """
         ...

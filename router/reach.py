@@ -138,7 +138,7 @@ class Reach:
         exchange = self._exchange
         shared = exchange.shared
         try:
-            up = await shared.pool.adopt(shared.control.open(exchange.side.client))
+            up = await shared.pool.adopt(shared.control.open(exchange.side.client, exchange.holder))
             self._task = None
             exchange.send(up)
         except Exception as error:  # noqa: BLE001  Refusals is total, and nothing may be left unanswered

@@ -24,7 +24,7 @@ large."""
 _SMALL = 65536
 """Up to here counting the key is cheaper than listing the members; above, searching costs more than
 parsing."""
-_SCAN_LIMIT = 1024 * 1024
+_SCAN_LIMIT = 64 * 1024
 """A body whose top-level keys repeat is scanned in Python up to this size; nobody sends such a body by
 mistake."""
 _MEMBERS_LIMIT = 4096
@@ -132,8 +132,10 @@ def _unreadable(body: Bytes, error: Exception) -> RefusedError:
 def find_entries(body: Bytes) -> tuple[Entry, ...]:
     """The top-level members of the JSON object *body*, with offsets. Raises `RefusedError`.
 
-    msgspec gives each distinct key once, with its value's bytes; walking along them finds the offsets without
-    looking into the values. Where the walk does not fit, a key stands there twice.
+    msgspec gives each distinct key once, with its last value's bytes; walking along them finds the offsets
+    without parsing the values again. Each value must stand where it is expected, byte for byte: no JSON value
+    but a number begins another one, so the walk can neither stop short nor be led into a value that was made
+    to look like members. Where it does not fit, a key stands there twice.
     """
     try:
         members = _members(body)
@@ -147,9 +149,11 @@ def find_entries(body: Bytes) -> tuple[Entry, ...]:
     assert opened is not None  # msgspec has read an object
     pos = opened.end()
     entries = []
+    # Views have no `startswith`; they always begin with their buffer.
+    data = body if isinstance(body, bytes) else cast("bytearray", body.obj)
     for key, raw in members.items():
         match = _KEY.match(body, pos)
-        if match is None or json.loads(match[1]) != key:
+        if match is None or json.loads(match[1]) != key or not data.startswith(raw, match.end()):
             return _scan(body, opened.end())
         end = match.end() + len(memoryview(raw))
         after = _AFTER.match(body, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import random
 import secrets
@@ -15,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from config import places
+from config.keys import keys_file
 from config.load import Loaded
 from config.schema import Settings, parse_listen
 from registry.catalog import Catalog, build_catalog, openai_entry
@@ -24,17 +26,27 @@ from registry.engine_choice import ENGINES
 from registry.machine import read_machine
 from registry.model import Model
 from router.access_log import AccessLog
+from router.auth import Auth
 from router.control.app import build_app
 from router.control.deps import ControlDeps, FrontStats
 from router.control.door import Door
 from router.control.events import EventRing
+from router.control.guard import is_loopback
 from router.endpoints import INSTANCE_HEADER, Endpoints
 from router.errors import refusal_for
 from router.front import Front
+from router.key_store import KeyStore
 from router.logs import Format, LineSink
 from router.metrics import LoopLag, Metrics
 from router.ports import FrontLimits, Recorder, RequestRecord
-from router.service import Notifier, inherited_listeners
+from router.service import (
+    Heartbeat,
+    Notifier,
+    inherited_listeners,
+    runs_as_service,
+    summary_of,
+    watchdog_seconds,
+)
 from router.shared import FrontPorts, request_ids
 from router.upstreams import CatalogDirectory, FleetUpstreams
 from supervisor.clock import SystemClock
@@ -117,8 +129,9 @@ class Daemon:
         self._sink = sink
         self._style = style
         self._origin = origin
+        self._is_service = runs_as_service(os.environ, pid=os.getpid())
+        self._watchdog = watchdog_seconds(os.environ, pid=os.getpid())
         self._notifier = Notifier.from_environment(os.environ)
-        self._is_service = "INVOCATION_ID" in os.environ
         self._instance_id = secrets.token_hex(8)
         self._environment = Environment(
             env=os.environ, engines_dir=places.engines_dir(os.environ), demo_dir=origin.demo_dir
@@ -140,6 +153,7 @@ class Daemon:
         self.clock = SystemClock(loop)
         self._began = self.clock.now()
         listeners = self._listeners()
+        self._addresses = tuple(address_of(listener) for listener in listeners)
         self.state = StateDir.acquire(settings.state_dir or places.state_dir(os.environ))
         self.machine: Machine = await asyncio.to_thread(read_machine)
         self._found = await asyncio.to_thread(self._build_catalog)
@@ -147,6 +161,10 @@ class Daemon:
         self.memory = await asyncio.to_thread(HostMemory, settings.memory)
         self.memory.start()
         self.metrics = Metrics(version=self._origin.version, models=self._found.models)
+        # Cookies know hosts and no ports: daemons side by side need different names.
+        self.auth = Auth(wall=self.clock.wall, cookie=f"modelyard_{parse_listen(settings.listen)[1]}")
+        self.keys = KeyStore(self.auth, clock=self.clock, spawn=self._tasks.spawn, changed=self._keys_changed)
+        await self._load_keys(settings)
         self.events = EventRing(self.clock)
         self.supervisor = Supervisor(self._found.models.values(), self._world(), policy_of(settings))
         self.endpoints = Endpoints(
@@ -160,14 +178,23 @@ class Daemon:
         await self.supervisor.begin()
         await self._open(listeners)
         self.endpoints.start()
+        self.keys.start()
         self.lag = LoopLag(self.clock, self.metrics.lag)
         self.lag.start()
         self._announce()
+        self._warn_if_open()
+        self.heartbeat = Heartbeat(self._notifier, self.clock, watchdog=self._watchdog, summary=self._summary)
+        self.heartbeat.start()
+        if self._watchdog is not None:
+            # systemd ends a silent daemon by SIGABRT: the journal then shows where it hung.
+            faulthandler.enable()
 
     def _listeners(self) -> list[socket.socket]:
         """Bound before anything else is touched, so that a taken port costs nothing and says so."""
         inherited = inherited_listeners(os.environ, pid=os.getpid())
         if inherited:
+            addresses = [address_of(listener) for listener in inherited]
+            log.info("listeners_inherited", addresses=addresses, configured=self.settings.listen)
             return list(inherited)
         host, port = parse_listen(self.settings.listen)
         try:
@@ -220,6 +247,7 @@ class Daemon:
                 spawn=self._tasks.spawn,
                 now=self.clock.now,
                 request_ids=request_ids(f"req-{secrets.token_hex(4)}"),
+                authorizer=self.auth,
             ),
             limits=front_limits(self.settings),
         )
@@ -257,6 +285,8 @@ class Daemon:
             listen=tuple(address_of(listener) for listener in listeners),
             started=self._began,
             default_model=self._found.default_model,
+            seed=lambda: self.settings.seed,
+            auth=self.auth,
         )
 
     async def _sign(self, _: web.Request, response: web.StreamResponse) -> None:
@@ -277,6 +307,31 @@ class Daemon:
         self._notifier.ready(f"{len(usable)} models, serving on {self.settings.listen}")
         if self._style == "console":
             self._sink.write(welcome(self.settings, self._found, self._origin.version))
+
+    async def _load_keys(self, settings: Settings) -> None:
+        await self.keys.load(keys_file(settings, os.environ), settings.keys)
+
+    def _keys_changed(self, gone: frozenset[str]) -> None:
+        self.metrics.set_keys(self.auth.names())
+        if gone and hasattr(self, "door"):
+            self.door.hang_up(gone)
+        if hasattr(self, "front"):
+            self._warn_if_open()
+
+    def _warn_if_open(self) -> None:
+        far = [address for address in self._addresses if not is_local(address)]
+        if far and not self.auth.on:
+            log.warning(
+                "everybody_let_in",
+                addresses=far,
+                risk="whoever reaches these addresses may use, load and stop models and read their logs",
+                remedy="`modelyard key add NAME --scope admin` makes a key and switches keys on, or "
+                "listen on 127.0.0.1",
+            )
+
+    def _summary(self) -> str:
+        models = len(self.directory.catalog.models)
+        return summary_of(self.supervisor.view(), models=models, listen=self.settings.listen)
 
     # -- news --------------------------------------------------------------------------------------
 
@@ -313,6 +368,7 @@ class Daemon:
     async def _reload(self) -> None:
         try:
             loaded = await asyncio.to_thread(self._origin.reload)
+            await self._load_keys(loaded.settings)
             self._loaded = loaded
             found = await asyncio.to_thread(self._build_catalog)
         except Exception as error:  # noqa: BLE001  the old configuration stays, whatever is wrong with the new
@@ -333,6 +389,9 @@ class Daemon:
             return
         self._notifier.stopping("stopping models")
         grace = self.settings.shutdown_grace
+        # Streams, then the models' own time to stop, then what is left of both.
+        self._notifier.extend_timeout(grace + 2 * self.settings.start.stop_grace + 30)
+        self.door.end_streams()  # pages that watch would hold up the stop for the whole grace
         # Together: an instance stops as soon as its last answer is out, and no answer waits for another.
         await asyncio.gather(self.front.close(grace), self.supervisor.shutdown(drain_grace=grace))
         await self._release()
@@ -344,8 +403,11 @@ class Daemon:
             self.supervisor.hurry()
 
     async def _release(self) -> None:
+        if hasattr(self, "heartbeat"):
+            self.heartbeat.close()
         if hasattr(self, "front"):
             self.lag.close()
+            self.keys.close()
             await self.endpoints.close()
             await self.door.close()
             self.access_log.flush()
@@ -385,6 +447,11 @@ def address_of(listener: socket.socket) -> str:
     if isinstance(name, str):
         return f"unix:{name}"
     return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+
+def is_local(address: str) -> bool:
+    """Only this machine reaches *address*, `host:port` or `unix:path`."""
+    return address.startswith("unix:") or is_loopback(address)
 
 
 def welcome(settings: Settings, catalog: Catalog, version: str) -> str:

@@ -10,20 +10,25 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from aiohttp import web
 
 from router.control.answers import HEADERS, flag, json_answer, refused, wants_html
 from router.control.deps import ControlDeps
-from router.control.events import PING, Subscription
+from router.control.door import caller_of
+from router.control.events import PING
 from router.control.exposition import CONTENT_TYPE, render
+from router.control.feed import StatusFeed
 from router.control.guard import Guard
+from router.control.login import Login
 from router.control.manage import Manage
 from router.control.models import Models
 from router.control.openapi import document
+from router.control.seed import Seed
 from router.control.status import RECENT_EVENTS, Moment, Status, not_ready_because, status
+from router.control.streams import STREAMS, Streams
 from router.errors import INTERNAL, refusal_for
 from router.ports import Refusal
 
@@ -38,11 +43,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def build_app(deps: ControlDeps) -> web.Application:
     """The control app over *deps*; serve it through a `Door`."""
-    guard = Guard.build(deps.listen, deps.host_names)
+    guard, auth = Guard.build(deps.listen, deps.host_names), deps.auth
 
     @web.middleware
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refusal = guard.refuses(request.method, request.headers)
+        holder = caller_of(request).holder
+        by_cookie = holder is not None and holder.by_cookie
+        refusal = guard.refuses(request.method, request.headers, by_cookie=by_cookie)
+        resource = request.match_info.route.resource
+        if refusal is None and resource is not None:
+            # The front has asked the same of the path; here it is asked of the route that was found.
+            refusal = auth.objects_to(holder, resource.canonical)
         if refusal is not None:
             return refused(refusal)
         try:
@@ -64,11 +75,15 @@ def build_app(deps: ControlDeps) -> web.Application:
             return refused(answer)
 
     app = web.Application(middlewares=[answer_errors], client_max_size=BODY_BYTES)
-    faces = Face(deps)
-    app.add_routes([*faces.routes(), *Models(deps).routes(), *Manage(deps).routes(), *_pages()])
+    streams = app[STREAMS] = Streams()
+    faces, seed = Face(deps, streams), Seed(deps)
+    app.add_routes([*faces.routes(), *Models(deps).routes(), *Manage(deps, streams).routes(), *_pages()])
+    app.add_routes([*seed.routes(), *Login(deps).routes()])
     app.on_response_prepare.append(_add_headers)
+    app.on_cleanup.append(seed.close)
 
     async def send_listeners_home(_: web.Application) -> None:
+        streams.close()
         deps.events.close()
 
     app.on_shutdown.append(send_listeners_home)
@@ -104,8 +119,10 @@ def _no_method(request: web.Request, error: web.HTTPMethodNotAllowed) -> web.Res
 class Face:
     """Everything outside `/v1` and `/api/models`."""
 
-    def __init__(self, deps: ControlDeps) -> None:
+    def __init__(self, deps: ControlDeps, streams: Streams) -> None:
         self._deps = deps
+        self._streams = streams
+        self._feed = StatusFeed(deps.clock, self._status)
 
     def routes(self) -> list[web.RouteDef]:
         """What it serves."""
@@ -116,6 +133,7 @@ class Face:
             web.get("/metrics", self.metrics),
             web.get("/status", self.status),
             web.get("/api/status", self.api_status),
+            web.get("/api/status/stream", self.status_stream),
             web.get("/api/events", self.events),
             web.get("/openapi.json", self.openapi),
         ]
@@ -176,21 +194,24 @@ class Face:
             raise ConnectionResetError("the caller left")
         subscription = self._deps.events.subscribe(after=after, on_slow=transport.abort)
         try:
-            return await self._stream(request, subscription)
+            with self._streams.open(subscription.close):
+                return await _pass_on(request, subscription, first=PING)
         finally:
             subscription.close()
 
-    async def _stream(self, request: web.Request, subscription: Subscription) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(PING)
-        while (frame := await subscription.next()) is not None:
-            await response.write(frame)
-        return response
+    async def status_stream(self, request: web.Request) -> web.StreamResponse:
+        """The status, then what of it changes, at most twice a second; see `router.control.feed`."""
+        watcher = self._feed.watch()
+        try:
+            with self._streams.open(watcher.end):
+                return await _pass_on(request, watcher)
+        finally:
+            watcher.close()
 
     async def openapi(self, _: web.Request) -> web.Response:
         """This API, described."""
-        return json_answer(document(self._deps.version))
+        # Reads its schemas' descriptions from the source: too long for the loop.
+        return json_answer(await asyncio.to_thread(document, self._deps.version))
 
     def _status(self) -> Status:
         deps = self._deps
@@ -204,12 +225,31 @@ class Face:
                 models=deps.catalog().models,
                 totals=deps.metrics.totals(),
                 requests_of=deps.metrics.requests_of,
+                speed_of=deps.metrics.speed_of,
                 front=deps.front(),
                 loop_lag_seconds=deps.metrics.lag.worst(),
                 events=deps.events.recent(RECENT_EVENTS),
                 default_model=deps.default_model,
             )
         )
+
+
+class _Frames(Protocol):
+    """Where a stream's bytes come from: `next` waits for some, None is the end."""
+
+    async def next(self) -> bytes | None: ...
+
+
+async def _pass_on(request: web.Request, frames: _Frames, *, first: bytes = b"") -> web.StreamResponse:
+    # nginx would keep a quiet stream to itself until it has collected a buffer of it.
+    headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    if first:
+        await response.write(first)
+    while (frame := await frames.next()) is not None:
+        await response.write(frame)
+    return response
 
 
 def _varying(response: web.Response) -> web.Response:

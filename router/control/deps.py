@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from config.schema import SeedConfig
 from registry.engine import ModelId
 from registry.model import Model
+from router.auth import Auth
 from router.control.events import EventRing
 from router.metrics import Metrics
 from supervisor.ports import Clock
@@ -67,3 +69,7 @@ class ControlDeps:
     """Served when a request names none."""
     host_names: frozenset[str] = frozenset()
     """Further names that a `Host` header may carry while we listen on loopback only."""
+    seed: Callable[[], SeedConfig] = SeedConfig
+    """The settings of `/api/v1/inference` now; a reload replaces them."""
+    auth: Auth = field(default_factory=Auth.off)
+    """Keys and sessions."""

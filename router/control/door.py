@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from router.control.deps import Spawn
+from router.control.streams import STREAMS
 from router.errors import ControlBusyError
+from router.ports import Holder
 
 MOST_LINES: Final = 256
 """Pairs open at once. Each is two descriptors; the front keeps one per client connection that asks for status
@@ -33,6 +35,8 @@ class Caller:
 
     client: str
     """Address of the client."""
+    holder: Holder | None = None
+    """Whose key or session let it in; None: keys are off, or the path asks for none."""
 
 
 class Line(web.RequestHandler):
@@ -41,7 +45,12 @@ class Line(web.RequestHandler):
     __slots__ = ("_lost", "caller")
 
     def __init__(
-        self, server: web.Server, caller: Caller, *, loop: asyncio.AbstractEventLoop, lost: Callable[[], None]
+        self,
+        server: web.Server,
+        caller: Caller,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        lost: Callable[[Line], None],
     ) -> None:
         super().__init__(
             server,
@@ -57,7 +66,7 @@ class Line(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the place back."""
         super().connection_lost(exc)
-        self._lost()
+        self._lost(self)
 
 
 def caller_of(request: web.Request) -> Caller:
@@ -80,6 +89,7 @@ class Door:
         self._spawn = spawn
         self._most = most
         self._open = 0
+        self._lines: set[Line] = set()
 
     def __repr__(self) -> str:
         return f"<Door lines={self._open}/{self._most}>"
@@ -93,11 +103,22 @@ class Door:
         """Make the app ready to serve."""
         await self._runner.setup()
 
+    def end_streams(self) -> None:
+        """End the answers that have no end of their own; for a daemon that is about to stop."""
+        self._runner.app[STREAMS].close()
+
     async def close(self) -> None:
         """End every connection and the app with it."""
         await self._runner.cleanup()
 
-    def open(self, client: str) -> socket.socket:
+    def hang_up(self, keys: Collection[str]) -> None:
+        """Cut what these keys have open: a log that is followed would outlive the key that let it in."""
+        for line in tuple(self._lines):
+            holder = line.caller.holder
+            if holder is not None and holder.key in keys and line.transport is not None:
+                line.transport.abort()
+
+    def open(self, client: str, holder: Holder | None = None) -> socket.socket:
         """The front's end (non-blocking) of a pair whose other end the app serves for *client*.
 
         Returns at once; bytes sent before the app has taken its end wait in the pair. Raises ControlBusyError
@@ -114,19 +135,21 @@ class Door:
         ours.setblocking(False)
         theirs.setblocking(False)
         self._open += 1
-        self._spawn(self._serve(server, theirs, Caller(client)), name="control-line")
+        self._spawn(self._serve(server, theirs, Caller(client, holder)), name="control-line")
         return ours
 
     async def _serve(self, server: web.Server, end: socket.socket, caller: Caller) -> None:
         loop = asyncio.get_running_loop()
         line = Line(server, caller, loop=loop, lost=self._lost)
+        self._lines.add(line)
         try:
             await loop.connect_accepted_socket(lambda: line, end)
         except BaseException:
             # Never connected, so `connection_lost` will not come.
-            self._lost()
+            self._lost(line)
             end.close()
             raise
 
-    def _lost(self) -> None:
+    def _lost(self, line: Line) -> None:
         self._open -= 1
+        self._lines.discard(line)

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import msgspec
 
@@ -39,16 +39,32 @@ class Entry:
     frame: bytes
 
 
-def as_json(number: int, event: SupervisorEvent) -> dict[str, Any]:
+class Event(TypedDict):
+    """Something that happened to a model, or that an operator asked for."""
+
+    id: int
+    """Only grows, until the daemon is restarted."""
+    kind: str
+    """`instance_ready`, `instance_failed`, `operator_asked` …"""
+    model: str
+    incarnation: int
+    """Which process tree of the model; 0 before the first."""
+    at: float
+    """Unix seconds."""
+    data: dict[str, Any]
+    """Causes and numbers, by kind."""
+
+
+def as_json(number: int, event: SupervisorEvent) -> Event:
     """The documented shape of an event."""
-    return {
-        "id": number,
-        "kind": event.kind.value,
-        "model": event.model,
-        "incarnation": event.incarnation,
-        "at": event.at,
-        "data": dict(event.data),
-    }
+    return Event(
+        id=number,
+        kind=event.kind.value,
+        model=event.model,
+        incarnation=event.incarnation,
+        at=event.at,
+        data=dict(event.data),
+    )
 
 
 def _frame(number: int, event: SupervisorEvent) -> bytes:
@@ -118,7 +134,7 @@ class EventRing:
         for listener in tuple(self._listeners):
             listener.offer(entry.frame)
 
-    def recent(self, count: int) -> list[dict[str, Any]]:
+    def recent(self, count: int) -> list[Event]:
         """The last *count* events, newest first."""
         newest = list(self._ring)[-count:] if count else []
         return [as_json(entry.number, entry.event) for entry in reversed(newest)]

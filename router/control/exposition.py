@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from router.metrics import OTHER, Histogram, PerModel, Snapshot
+from router.metrics import OTHER, Histogram, PerKey, PerModel, Snapshot
 from supervisor.lifecycle import State
 from supervisor.view import DeviceView, InstanceView
 
@@ -22,6 +22,8 @@ FAMILIES: Final = {
     "modelyard_first_byte_seconds": "From a request's last byte to its answer's first byte.",
     "modelyard_wait_seconds": "From a request's last byte to an instance that serves it.",
     "modelyard_tokens_total": "Tokens, as the engines reported them.",
+    "modelyard_key_requests_total": "Requests by the name of their key; only with keys on.",
+    "modelyard_key_tokens_total": "Tokens by the name of the request's key; only with keys on.",
     "modelyard_request_bytes_total": "Bytes of requests (in) and answers (out).",
     "modelyard_retries_total": "Requests sent a second time because no byte of an answer had come.",
     "modelyard_events_total": "What the supervisor reported.",
@@ -88,6 +90,7 @@ class _Families:
         )
         yield _family("modelyard_refusals_total", ("model", "code"), shot.refusals.items())
         yield from _per_model(shot.models)
+        yield from _per_key(shot.keys)
         yield _family("modelyard_events_total", ("kind",), (((k,), n) for k, n in shot.events.items()))
         yield from _of_instances(shot.fleet.instances)
         yield _of_devices(shot.fleet.devices)
@@ -112,6 +115,15 @@ def _per_model(models: dict[str, PerModel]) -> Iterator[Metric]:
     own = [(model, row) for model, row in models.items() if model != OTHER]
     yield _family("modelyard_instance_starts_total", ("model",), (((m,), r.starts) for m, r in own))
     yield _family("modelyard_instance_exits_total", ("model",), (((m,), r.exits) for m, r in own))
+
+
+def _per_key(keys: dict[tuple[str, str], PerKey]) -> Iterator[Metric]:
+    requests: list[tuple[tuple[str, ...], float]] = [(pair, used.requests) for pair, used in keys.items()]
+    tokens: list[tuple[tuple[str, ...], float]] = []
+    for pair, used in keys.items():
+        tokens += [((*pair, "prompt"), used.prompt_tokens), ((*pair, "completion"), used.completion_tokens)]
+    yield _family("modelyard_key_requests_total", ("key", "model"), requests)
+    yield _family("modelyard_key_tokens_total", ("key", "model", "kind"), tokens)
 
 
 def _of_instances(instances: tuple[InstanceView, ...]) -> Iterator[Metric]:

@@ -17,6 +17,8 @@ from router.ports import Refusal
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 _PERMISSION: Final = "permission_error"
+CUSTOM_HEADER: Final = "X-Requested-With"
+"""A page of another origin cannot send it without asking us first (CORS), and we never allow that."""
 
 
 def _name(host: str) -> str:
@@ -53,10 +55,19 @@ class Guard:
         """The guard for these listening addresses and further names."""
         return cls(tuple(listen), frozenset(_name(name) for name in names))
 
-    def refuses(self, method: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Why a request with these headers is not let in; None if it is. Keys are looked up as `Host` etc."""
+    def refuses(self, method: str, headers: Mapping[str, str], *, by_cookie: bool = False) -> Refusal | None:
+        """Why a request with these headers is not let in; None if it is. Keys are looked up as `Host` etc.
+
+        *by_cookie*: a browser's session speaks for it, which is never enough to change something.
+        """
         host = headers.get("Host", "")
-        return self._refuses_host(host) or self._refuses_origin(method, host, headers)
+        refusal = self._refuses_host(host) or self._refuses_origin(method, host, headers)
+        if refusal is None and by_cookie and method not in _SAFE_METHODS and CUSTOM_HEADER not in headers:
+            message = (
+                f"with a session, what changes something needs a {CUSTOM_HEADER} header; programs use a key"
+            )
+            return Refusal(403, "custom_header_missing", message, _PERMISSION)
+        return refusal
 
     def _refuses_host(self, host: str) -> Refusal | None:
         # On other addresses people use names we cannot know; rebinding to a public address gains nothing.

@@ -1,12 +1,11 @@
-"""The management API below `/api/models`: look at instances, load, unload, read an engine's log."""
+"""The management API below `/api/models`: look at instances, load, unload, pin, read an engine's log."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import structlog
 from aiohttp import web
@@ -17,25 +16,43 @@ from registry.model import Model
 from router.control.answers import flag, json_answer, number
 from router.control.deps import ControlDeps
 from router.control.door import caller_of
+from router.control.follow import LogReader, Mark, Wish, follow, read_tail
 from router.control.status import ModelStatus, model_status
+from router.control.streams import Streams
 from router.errors import BadQueryError, NoLogError, NotOursError
 from supervisor.errors import SupervisorError
 from supervisor.lifecycle import State
+from supervisor.ports import EventKind, SupervisorEvent
 
 log = structlog.get_logger("modelyard.control")
 
-LOG_BYTES: Final = 256 * 1024
-"""Most that is read of a log: a screenful is 10 KB, a traceback of nested workers 100 KB."""
 LOG_LINES: Final = 10_000
 
 _DOWN_AFTER_CRASH: Final = frozenset({State.BACKOFF, State.FAILED})
 
 
+class ModelStatuses(TypedDict):
+    """Every model with its instance."""
+
+    models: list[ModelStatus]
+
+
+class LogTail(TypedDict):
+    """The end of an engine's log."""
+
+    model: str
+    log: str
+    """Path of the file, on the daemon's machine."""
+    lines: list[str]
+    """Oldest first."""
+
+
 class Manage:
     """The management API. Errors are raised as what they are; the app turns them into answers."""
 
-    def __init__(self, deps: ControlDeps) -> None:
+    def __init__(self, deps: ControlDeps, streams: Streams) -> None:
         self._deps = deps
+        self._streams = streams
         self._loading: set[ModelId] = set()
 
     def routes(self) -> list[web.RouteDef]:
@@ -43,23 +60,17 @@ class Manage:
         return [
             web.get("/api/models", self.list),
             web.get(r"/api/models/{id:.+}/logs", self.logs),
-            web.get(r"/api/models/{id:.+(?<!/load)(?<!/unload)(?<!/logs)}", self.one),
+            web.get(r"/api/models/{id:.+(?<!/load)(?<!/unload)(?<!/pin)(?<!/unpin)(?<!/logs)}", self.one),
             web.post(r"/api/models/{id:.+}/load", self.load),
             web.post(r"/api/models/{id:.+}/unload", self.unload),
+            web.post(r"/api/models/{id:.+}/pin", self.pin),
+            web.post(r"/api/models/{id:.+}/unpin", self.unpin),
         ]
 
     async def list(self, _: web.Request) -> web.Response:
         """Every model with its instance."""
-        instances = {instance.model: instance for instance in self._deps.fleet.view().instances}
-        requests_of = self._deps.metrics.requests_of
-        return json_answer(
-            {
-                "models": [
-                    model_status(model, instances.get(model.id), requests=requests_of(model.id))
-                    for _, model in sorted(self._deps.catalog().models.items())
-                ]
-            }
-        )
+        models = self._deps.catalog().models
+        return json_answer(ModelStatuses(models=[self._status(model) for _, model in sorted(models.items())]))
 
     async def one(self, request: web.Request) -> web.Response:
         """One of them."""
@@ -75,6 +86,7 @@ class Manage:
         wait, timeout = flag(request, "wait", default=True), _timeout(request)
         retry = flag(request, "retry")
         log.info("model_load_asked", model=model.id, client=caller_of(request).client, retry=retry)
+        self._tell(model, "retry" if retry else "load")
         if retry:
             await self._clear(model.id)
         if wait:
@@ -90,25 +102,50 @@ class Manage:
         model = self._ours(request)
         force, wait = flag(request, "force"), flag(request, "wait", default=True)
         log.info("model_unload_asked", model=model.id, client=caller_of(request).client, force=force)
+        self._tell(model, "force" if force else "unload")
         if wait:
             await self._deps.fleet.unload(model.id, force=force)
             return json_answer(self._status(model))
         self._deps.spawn(self._unload_unattended(model.id, force=force), name=f"unload {model.id}")
         return json_answer(self._status(model), status=202)
 
-    async def logs(self, request: web.Request) -> web.Response:
-        """The last `tail` lines of the engine's current log, as text or with `format=json` as a list."""
+    async def pin(self, request: web.Request) -> web.Response:
+        """Keep the model in memory, whoever else wants it, until `unpin` or the end of the daemon."""
+        return self._pin(request, pinned=True)
+
+    async def unpin(self, request: web.Request) -> web.Response:
+        """Let it be stopped again when it idles or when another needs its memory."""
+        return self._pin(request, pinned=False)
+
+    def _pin(self, request: web.Request, *, pinned: bool) -> web.Response:
+        model = self._ours(request)
+        log.info("model_pin_asked", model=model.id, client=caller_of(request).client, pinned=pinned)
+        self._tell(model, "pin" if pinned else "unpin")
+        self._deps.fleet.pin(model.id, pinned=pinned)
+        return json_answer(self._status(model))
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        """The last `tail` lines of the engine's current log: text, or with `format=json` a list.
+
+        `follow=1` goes on with each new line until the caller leaves; with `Accept: text/event-stream` (or
+        `format=events`) as events that can be resumed after a lost connection.
+        """
         model = self._ours(request)
         lines = number(request, "tail", default=200, most=LOG_LINES)
         instance = self._deps.fleet.instance(model.id)
         if instance is None or instance.log is None:
             raise NoLogError(f"{model.id} has not been started yet, so there is no log: load it first")
+        kind = _format(request)
         try:
+            if flag(request, "follow") or kind == "events":
+                wish = Wish(lines, Mark.parse(request.headers.get("Last-Event-ID", "")), kind == "events")
+                reader = LogReader(Path(instance.log))
+                return await follow(request, reader, wish, streams=self._streams, clock=self._deps.clock)
             text = await asyncio.to_thread(read_tail, Path(instance.log), lines=lines)
         except FileNotFoundError:
             raise NoLogError(f"the log of {model.id} is gone: {instance.log} was removed") from None
-        if request.query.get("format") == "json":
-            return json_answer({"model": model.id, "log": instance.log, "lines": text.splitlines()})
+        if kind == "json":
+            return json_answer(LogTail(model=model.id, log=instance.log, lines=text.splitlines()))
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
     # -- inside ------------------------------------------------------------------------------------
@@ -130,8 +167,21 @@ class Manage:
         return model
 
     def _status(self, model: Model) -> ModelStatus:
-        requests = self._deps.metrics.requests_of(model.id)
-        return model_status(model, self._deps.fleet.instance(model.id), requests=requests)
+        metrics = self._deps.metrics
+        return model_status(
+            model,
+            self._deps.fleet.instance(model.id),
+            requests=metrics.requests_of(model.id),
+            speed=metrics.speed_of(model.id),
+        )
+
+    def _tell(self, model: Model, wish: str) -> None:
+        """Put what an operator asked for among the events, so that what follows has its reason there."""
+        clock, instance = self._deps.clock, self._deps.fleet.instance(model.id)
+        incarnation = 0 if instance is None else instance.incarnation
+        event = SupervisorEvent(EventKind.ASKED, model.id, incarnation, clock.wall(), {"wish": wish})
+        self._deps.metrics.on_event(event)
+        self._deps.events.publish(event)
 
     async def _clear(self, model: ModelId) -> None:
         instance = self._deps.fleet.instance(model)
@@ -167,15 +217,10 @@ def _timeout(request: web.Request) -> float | None:
     return seconds
 
 
-def read_tail(path: Path, *, lines: int) -> str:
-    """The last *lines* lines of *path*, of at most its last `LOG_BYTES`. Blocks; raises FileNotFoundError."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = max(0, end - LOG_BYTES)
-        file.seek(start)
-        data = file.read(LOG_BYTES)
-    if start:
-        # The first line is most likely cut.
-        data = data.partition(b"\n")[2]
-    kept = data.splitlines(keepends=True)[-lines:]
-    return b"".join(kept).decode("utf-8", "replace")
+def _format(request: web.Request) -> str:
+    kind = request.query.get("format", "")
+    if kind not in ("", "text", "json", "events"):
+        raise BadQueryError(f"format={kind[:40]!r} is not known: write format=text, json or events")
+    if kind == "json" and flag(request, "follow"):
+        raise BadQueryError("a log that is followed is no single JSON document: write format=events")
+    return kind or ("events" if "text/event-stream" in request.headers.get("Accept", "") else "text")

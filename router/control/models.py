@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from aiohttp import web
 
 from router.control.answers import json_answer
 from router.control.deps import ControlDeps
-from router.control.status import state_of
+from router.control.door import caller_of
+from router.control.status import ProblemStatus, state_of
+from router.refused import RefusedError
+
+
+class ModelEntry(TypedDict):
+    """One model: OpenAI's keys, then ours. `registry.catalog.openai_entry` makes it."""
+
+    id: str
+    object: str
+    created: int
+    """Unix seconds."""
+    owned_by: str
+    capabilities: list[str]
+    context_length: int | None
+    engine: str
+    state: str
+    """A state of the lifecycle, or `unusable`, or `endpoint`."""
+    size_bytes: int | None
+    parameters: int | None
+    active_parameters: int | None
+    """Of a mixture of experts: those that a token passes."""
+    quantization: str | None
+    family: str | None
+    architecture: str | None
+    aliases: list[str]
+    source: str
+    source_kind: str
+    sources: dict[str, Any]
+    """Per key: who said it, and in `others` who said otherwise."""
+    endpoint: NotRequired[str]
+    """Name of the configured server that has it."""
+    problem: NotRequired[ProblemStatus]
+    """Why it cannot be served here."""
+
+
+class ModelList(TypedDict):
+    """Everything that can be asked for, in OpenAI's shape."""
+
+    object: str
+    data: list[ModelEntry]
 
 
 class Models:
@@ -25,17 +65,21 @@ class Models:
             for path, handler in (("/models", self.list), (r"/models/{id:.+}", self.one))
         ]
 
-    async def list(self, _: web.Request) -> web.Response:
-        """Everything that can be asked for, loaded or not."""
-        deps = self._deps
+    async def list(self, request: web.Request) -> web.Response:
+        """Everything that the caller can ask for, loaded or not."""
+        deps, holder = self._deps, caller_of(request).holder
         instances = {instance.model: instance for instance in deps.fleet.view().instances}
         data: list[dict[str, Any]] = [
             dict(deps.entry(model, state_of(model, instances.get(model.id))))
             for model in deps.catalog().models.values()
+            if holder is None or holder.may_use(model.id)
         ]
         return json_answer({"object": "list", "data": data})
 
     async def one(self, request: web.Request) -> web.Response:
         """One entry of the list."""
-        model = self._deps.resolve(request.match_info["id"])
+        model, holder = self._deps.resolve(request.match_info["id"]), caller_of(request).holder
+        objection = None if holder is None else holder.objects_to(model.id)
+        if objection is not None:
+            raise RefusedError(objection)
         return json_answer(self._deps.entry(model, state_of(model, self._deps.fleet.instance(model.id))))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from router.control.schemas import components
+
 _JSON: Final = "application/json"
 
 _ERROR: Final = {
@@ -30,8 +32,9 @@ _ERROR: Final = {
 }
 
 
-def _answer(what: str, kind: str = _JSON) -> dict[str, Any]:
-    return {"description": what, "content": {kind: {}}}
+def _answer(what: str, kind: str = _JSON, shape: str = "") -> dict[str, Any]:
+    inside = {"schema": {"$ref": f"#/components/schemas/{shape}"}} if shape else {}
+    return {"description": what, "content": {kind: inside}}
 
 
 def _refusal(what: str) -> dict[str, Any]:
@@ -53,16 +56,19 @@ _WAIT: Final = _query("wait", "boolean", "0: answer 202 at once. Default 1.")
 
 
 def _get(
-    summary: str, *parameters: dict[str, Any], kind: str = _JSON, **more: dict[str, Any]
+    summary: str, *parameters: dict[str, Any], kind: str = _JSON, shape: str = "", **more: dict[str, Any]
 ) -> dict[str, Any]:
-    responses = {"200": _answer(summary, kind), **{name.strip("_"): answer for name, answer in more.items()}}
+    responses = {
+        "200": _answer(summary, kind, shape),
+        **{name.strip("_"): answer for name, answer in more.items()},
+    }
     return {"get": {"summary": summary, "parameters": list(parameters), "responses": responses}}
 
 
 def _post(summary: str, *parameters: dict[str, Any]) -> dict[str, Any]:
     responses = {
-        "200": _answer("The model afterwards."),
-        "202": _answer("Under way."),
+        "200": _answer("The model afterwards.", shape="ModelStatus"),
+        **({"202": _answer("Under way.", shape="ModelStatus")} if _WAIT in parameters else {}),
         "404": _refusal("There is no such model."),
         "409": _refusal("The model runs at an endpoint that is not ours."),
         "503": _refusal("It failed; the message has the cause and what to do."),
@@ -70,27 +76,57 @@ def _post(summary: str, *parameters: dict[str, Any]) -> dict[str, Any]:
     return {"post": {"summary": summary, "parameters": list(parameters), "responses": responses}}
 
 
+_SEED_KEYS: Final = {
+    "prompt": {"type": "string"},
+    "model": {"type": "string", "description": "Unset: the default model."},
+    "system": {"type": "string"},
+    "images": {"type": "array", "items": {"type": "string"}, "description": "URLs, base64, or paths."},
+    "raw": {"type": "boolean", "description": "The prompt as it is, without the chat template."},
+    "stream": {"type": "boolean", "description": "Events `{text, finish_reason}`; the last has the reason."},
+    "retry": {"type": "boolean", "description": "Clear BACKOFF or FAILED first."},
+    "force": {"type": "boolean", "description": "Cut the requests in flight."},
+    "max_tokens": {"type": "integer"},
+    "temperature": {"type": "number"},
+}
+
+
+def _seed(summary: str, *keys: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {key: _SEED_KEYS[key] for key in keys}}
+    described = _post(summary)
+    described["post"]["requestBody"] = {"content": {_JSON: {"schema": schema}}}
+    described["post"]["responses"] |= {"200": _answer(summary), "400": _refusal("It is not understood.")}
+    return described
+
+
 def _paths() -> dict[str, Any]:
     format_ = _query("format", "string", "json or html; unset: html for browsers.")
-    models = _get("Every model that can be asked for, loaded or not.")
-    model = _get("One model.", _ID, _404=_refusal("There is no such model."))
+    models = _get("Every model that can be asked for, loaded or not.", shape="ModelList")
+    model = _get("One model.", _ID, shape="ModelEntry", _404=_refusal("There is no such model."))
     return {
         "/": _get("What there is.", format_),
         "/health": _get("The daemon is alive."),
         "/ready": _get("A request can make progress.", _503=_refusal("None can; the message says why.")),
         "/metrics": _get("Prometheus metrics.", kind="text/plain"),
-        "/status": _get("The status page, or its JSON.", format_),
-        "/api/status": _get("The status as JSON.", _query("pretty", "boolean", "Indented. Default 0.")),
+        "/status": _get("The status page, or its JSON.", format_, shape="Status"),
+        "/api/status": _get(
+            "The status as JSON.", _query("pretty", "boolean", "Indented. Default 0."), shape="Status"
+        ),
+        "/api/status/stream": _get(
+            "The status (`event: status`, a Status), then what changes (`event: change`, a Change), at most "
+            "twice a second; `event: ping` when nothing does, `event: end` when the daemon stops.",
+            kind="text/event-stream",
+            _503=_refusal("Too many follow this daemon already."),
+        ),
         "/api/events": _get(
-            "The supervisor's events: those kept, then new ones as they come.", kind="text/event-stream"
+            "What happened (an Event each): what is kept, then what comes.", kind="text/event-stream"
         ),
         "/v1/models": models,
         "/v1/models/{id}": model,
         "/models": models,
         "/models/{id}": model,
-        "/api/models": _get("Every model with its instance."),
+        "/api/models": _get("Every model with its instance.", shape="ModelStatuses"),
         "/api/models/{id}": _get(
-            "One model with its instance.", _ID, _404=_refusal("There is no such model.")
+            "One model with its instance.", _ID, shape="ModelStatus", _404=_refusal("There is no such model.")
         ),
         "/api/models/{id}/load": _post(
             "Start a model and wait until it is ready.",
@@ -105,14 +141,31 @@ def _paths() -> dict[str, Any]:
             _WAIT,
             _query("force", "boolean", "1: cut the requests in flight. Default 0."),
         ),
+        "/api/models/{id}/pin": _post("Keep a model in memory until unpinned or the daemon ends.", _ID),
+        "/api/models/{id}/unpin": _post("Let a pinned model be stopped again.", _ID),
         "/api/models/{id}/logs": _get(
-            "The end of the engine's log.",
+            "The end of the engine's log, and with `follow` each new line as it comes.",
             _ID,
             _query("tail", "integer", "Lines, 1 to 10000; at most 256 KiB. Default 200."),
-            _query("format", "string", "text or json. Default text."),
+            _query("follow", "boolean", "1: go on until the caller leaves. Default 0."),
+            _query("format", "string", "text, json, or events (followed). Default: as Accept says."),
             kind="text/plain",
             _404=_refusal("No such model, or it was never started."),
         ),
+        "/api/v1/inference/load": _seed("Start a model, or the default one.", "model", "retry"),
+        "/api/v1/inference/unload": _seed("Stop a model, or the only loaded one.", "model", "force"),
+        "/api/v1/inference/status": _get("What is loaded, what could be, and the memory."),
+        "/api/v1/inference/generate": _seed(
+            "Answer a prompt; with `stream` as events.",
+            *("prompt", "model", "system", "images", "raw", "stream", "max_tokens", "temperature"),
+        ),
+        "/login": {
+            **_get("The form to log in with a key, for browsers.", kind="text/html"),
+            "post": {"summary": "Log in: a form's `key`.", "responses": {"303": _answer("The status page.")}},
+        },
+        "/logout": {"post": {"summary": "Forget the session.", "responses": {"303": _answer("The form.")}}},
+        "/api/session": _get("Whether keys are on, whose request this is, and its scope."),
+        "/api/keys": _get("The keys in force and what each has used; neither keys nor hashes."),
         "/openapi.json": _get("This document."),
     }
 
@@ -123,5 +176,5 @@ def document(version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "modelyard control API", "version": version},
         "paths": _paths(),
-        "components": {"schemas": {"Error": _ERROR}},
+        "components": {"schemas": {"Error": _ERROR, **components()}},
     }

@@ -8,12 +8,15 @@ Unix seconds where a key ends in `at` or `since`, durations are seconds, sizes a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, TypedDict
+
+import msgspec
 
 from registry.engine import ModelId
 from registry.model import Model
 from router.control.deps import FrontStats
+from router.control.events import Event
 from router.metrics import RequestTotals
 from supervisor.lifecycle import State
 from supervisor.view import FailureView, FleetView, InstanceView
@@ -76,8 +79,11 @@ class ModelStatus(TypedDict):
     port: int | None
     incarnation: int | None
     in_flight: int
+    oldest_request_seconds: float
+    """Age of the oldest request in flight; 0 when there is none."""
     waiting: int
     oldest_wait_seconds: float
+    """How long the first in the queue has waited; 0 when nobody waits."""
     idle_seconds: float | None
     ttl_seconds: float
     """0: never stopped for idleness."""
@@ -88,6 +94,8 @@ class ModelStatus(TypedDict):
     retry_in_seconds: float | None
     requests: int
     """Inference requests that named it, since the daemon started."""
+    tokens_per_second: float | None
+    """How fast one answer comes, over the last 32 served; null when no engine has told."""
     has_log: bool
     last_error: ErrorStatus | None
     problem: ProblemStatus | None
@@ -119,7 +127,7 @@ class Status(TypedDict):
     """Everything that can be asked for, sorted by id."""
     instances: list[dict[str, Any]]
     """`InstanceView` each: what the supervisor owns, in its own words."""
-    recent_events: list[dict[str, Any]]
+    recent_events: list[Event]
     """Newest first; the shape of `/api/events`."""
 
 
@@ -135,9 +143,10 @@ class Moment:
     models: Mapping[ModelId, Model]
     totals: RequestTotals
     requests_of: Callable[[str], int]
+    speed_of: Callable[[str], float | None]
     front: FrontStats
     loop_lag_seconds: float
-    events: list[dict[str, Any]]
+    events: list[Event]
     default_model: str | None
 
 
@@ -183,20 +192,28 @@ def status(moment: Moment) -> Status:
         in_flight=sum(instance.leases for instance in fleet.instances),
         waiting=fleet.waiting,
         loop_lag_seconds=moment.loop_lag_seconds,
-        requests=asdict(moment.totals),
-        front=asdict(moment.front),
-        devices=[asdict(device) for device in fleet.devices],
+        requests=msgspec.to_builtins(moment.totals),
+        front=msgspec.to_builtins(moment.front),
+        devices=[msgspec.to_builtins(device) for device in fleet.devices],
         default_model=moment.default_model,
         models=[
-            model_status(model, instances.get(model.id), requests=moment.requests_of(model.id))
+            model_status(
+                model,
+                instances.get(model.id),
+                requests=moment.requests_of(model.id),
+                speed=moment.speed_of(model.id),
+            )
             for _, model in sorted(moment.models.items())
         ],
-        instances=[asdict(instance) for instance in fleet.instances],
+        # Not dataclasses.asdict: it copies deeply and takes twenty times as long.
+        instances=[msgspec.to_builtins(instance) for instance in fleet.instances],
         recent_events=moment.events,
     )
 
 
-def model_status(model: Model, instance: InstanceView | None, *, requests: int) -> ModelStatus:
+def model_status(
+    model: Model, instance: InstanceView | None, *, requests: int, speed: float | None
+) -> ModelStatus:
     """One model with its instance; one without an instance is shown as stopped."""
     facts, view = model.facts, instance
     return ModelStatus(
@@ -217,6 +234,7 @@ def model_status(model: Model, instance: InstanceView | None, *, requests: int) 
         port=None if view is None else view.port,
         incarnation=None if view is None else view.incarnation,
         in_flight=0 if view is None else view.leases,
+        oldest_request_seconds=0.0 if view is None else view.oldest_lease_seconds,
         waiting=0 if view is None else view.waiting,
         oldest_wait_seconds=0.0 if view is None else view.oldest_wait_seconds,
         idle_seconds=None if view is None else view.idle_seconds,
@@ -231,6 +249,7 @@ def model_status(model: Model, instance: InstanceView | None, *, requests: int) 
         starts=0 if view is None else view.starts,
         retry_in_seconds=None if view is None else view.retry_in_seconds,
         requests=requests,
+        tokens_per_second=speed,
         has_log=view is not None and view.log is not None,
         last_error=None if view is None else _failure(view.last_failure),
         problem=_problem(model),

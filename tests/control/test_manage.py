@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import EngineMissingError
-from router.control.manage import LOG_BYTES, read_tail
+from router.control.follow import LOG_BYTES, read_tail
 from supervisor.errors import ModelFailedError, ModelTooLargeError
 from supervisor.lifecycle import State
 from tests.support.control import Answer, ControlWorld, Served, endpoint_model, local_model, until
@@ -148,6 +148,29 @@ def test_every_model_is_listed_with_its_instance(world: ControlWorld) -> None:
     world.fleet.set("org/m", State.READY)
     models = ask(world, "GET", "/api/models").json()["models"]
     assert [(entry["id"], entry["state"]) for entry in models] == [("org/m", "ready"), ("remote", "endpoint")]
+
+
+@pytest.mark.parametrize(("verb", "pinned"), [("pin", True), ("unpin", False)])
+def test_a_pin_is_set_and_taken_off_by_name(world: ControlWorld, verb: str, pinned: bool) -> None:
+    world.fleet.put(replace(instance_view("org/m", State.READY), pinned=not pinned))
+    answer = ask(world, "POST", f"/api/models/org%2Fm/{verb}")
+    assert (answer.status, answer.json()["pinned"]) == (200, pinned)
+    again = ask(world, "POST", f"/api/models/m/{verb}")
+    assert (again.status, again.json()["pinned"]) == (200, pinned)
+
+
+@pytest.mark.parametrize("verb", ["pin", "unpin", "load", "unload"])
+def test_what_runs_elsewhere_can_be_told_nothing(world: ControlWorld, verb: str) -> None:
+    world.add(endpoint_model("remote"))
+    assert ask(world, "POST", f"/api/models/remote/{verb}").code() == "not_ours"
+
+
+def test_what_an_operator_asked_for_is_among_the_events(world: ControlWorld) -> None:
+    for wish in ("load?wait=0", "load?retry=1", "pin", "unpin", "unload", "unload?force=1"):
+        ask(world, "POST", f"/api/models/m/{wish}")
+    told = [(event["kind"], event["model"], event["data"]["wish"]) for event in world.events.recent(9)]
+    wishes = ["force", "unload", "unpin", "pin", "retry", "load"]
+    assert told == [("operator_asked", "org/m", wish) for wish in wishes]
 
 
 # -- logs

@@ -32,6 +32,7 @@ def moment(models: tuple[Model, ...], *views: InstanceView) -> Moment:
         models={model.id: model for model in models},
         totals=RequestTotals(total=5, served=5),
         requests_of=lambda _: 5,
+        speed_of=lambda _: 38.5,
         front=FrontStats(connections=2),
         loop_lag_seconds=0.0,
         events=[],
@@ -64,7 +65,7 @@ def test_a_model_with_an_instance_shows_how_it_does() -> None:
     facts = Facts(
         capabilities=Fact(frozenset({Capability.VISION, Capability.GENERATE})), context_length=Fact(4096)
     )
-    shown = model_status(local_model("a", aliases=("x",), facts=facts), view, requests=4)
+    shown = model_status(local_model("a", aliases=("x",), facts=facts), view, requests=4, speed=None)
     assert (shown["state"], shown["in_flight"], shown["waiting"], shown["requests"]) == ("starting", 2, 3, 4)
     assert (shown["note"], shown["progress"], shown["eta_seconds"]) == ("loading", 0.4, 9.0)
     assert shown["memory"] == {
@@ -98,7 +99,7 @@ def test_words_for_models_without_an_instance() -> None:
     assert state_of(local_model("a"), None) == "stopped"
     assert state_of(endpoint_model("e"), None) == "endpoint"
     assert state_of(broken, None) == "unusable"
-    assert model_status(broken, None, requests=0)["problem"] == {
+    assert model_status(broken, None, requests=0, speed=None)["problem"] == {
         "code": "engine_not_installed",
         "message": "run `modelyard engine install mlx-lm`",
     }

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.capability import Protocol as ApiProtocol
@@ -24,6 +24,7 @@ from router.tail import Tail
 from router.wheel import NEVER, Wheel
 
 HEADS_SEEN = HeadCache(parse_engine_head)
+QUICK = settings(max_examples=50, deadline=None)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
@@ -33,6 +34,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in itertools.pairwise(marks)]
 
 
+@QUICK
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), CUTS, st.binary(max_size=5))
 def test_any_split_of_a_chunked_body_gives_the_same(
     pieces: list[bytes], cuts: list[int], after: bytes
@@ -61,6 +63,7 @@ def test_any_split_of_a_chunked_body_gives_the_same(
         b"0\r\n" + b"a: b\r\n" * 3000 + b"\r\n", b"1;a\rb\r\n",
     ],
 )  # fmt: skip
+@QUICK
 @given(cuts=CUTS)
 def test_what_is_no_chunk_is_an_error_in_any_split(raw: bytes, cuts: list[int]) -> None:
     def feed_all() -> None:
@@ -85,6 +88,7 @@ EVENTS = st.lists(
 )
 
 
+@QUICK
 @given(EVENTS, CUTS, st.sampled_from([(",", ":"), (", ", ": ")]), st.sampled_from(["\n\n", "\r\n\r\n"]))
 def test_the_echo_is_the_same_for_any_split(
     events: list[dict[str, str]], cuts: list[int], separators: tuple[str, str], boundary: str
@@ -190,6 +194,7 @@ HEADS = {
 STREAM = b'data: {"model": "s"}\n\n' * 3 + b"data: [DONE]\n\n"
 
 
+@QUICK
 @given(CUTS, st.sampled_from(sorted(HEADS)), st.sampled_from([0, 1]), st.booleans(), st.booleans())
 def test_a_relayed_stream_is_the_same_for_any_split(
     cuts: list[int], framing: str, minor: int, renamed: bool, committed: bool
@@ -216,6 +221,7 @@ def test_a_relayed_stream_is_the_same_for_any_split(
     assert relay.reusable is (framing == "chunked")
 
 
+@QUICK
 @given(
     st.integers(0, len(STREAM) - 1), st.sampled_from(sorted(HEADS)), st.sampled_from([0, 1]), st.booleans()
 )
@@ -265,6 +271,7 @@ def test_the_wheel_tells_each_item_once_its_deadline_has_passed() -> None:
     assert (early.fired, late.fired, gone.fired) == ([11.5], [], [])
 
 
+@QUICK
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 60)), max_size=20))
 def test_the_budget_never_exceeds_its_bounds_and_comes_back_to_zero(wanted: list[tuple[str, int]]) -> None:
     budget = BodyBudget(total=100, per_model=50)

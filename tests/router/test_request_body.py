@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.refused import RefusedError
 from router.request import find_entries, read_json, read_multipart, rewritten
 
+QUICK = settings(max_examples=50, deadline=None)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8) | st.just('{"model":"x"}'),
     lambda inner: (
@@ -35,6 +36,7 @@ def code_of(body: bytes) -> str:
     return caught.value.refusal.code
 
 
+@QUICK
 @given(MEMBERS, st.text(min_size=1, max_size=10), st.integers(0, 5), LAYOUTS, st.booleans())
 def test_splicing_changes_the_models_value_and_nothing_else(
     members: dict[str, Any], name: str, position: int, layout: dict[str, Any], view: bool
@@ -52,6 +54,7 @@ def test_splicing_changes_the_models_value_and_nothing_else(
     assert len(spliced) == len(bytes(body)) - len(old) + len(b'"other"')
 
 
+@QUICK
 @given(MEMBERS, LAYOUTS, st.booleans())
 def test_a_missing_model_is_put_in(members: dict[str, Any], layout: dict[str, Any], view: bool) -> None:
     body = body_of(members, layout, view=view)
@@ -60,6 +63,7 @@ def test_a_missing_model_is_put_in(members: dict[str, Any], layout: dict[str, An
     assert json.loads(b"".join(rewritten(body, asked, model="m", strip=()))) == {"model": "m", **members}
 
 
+@QUICK
 @given(
     MEMBERS,
     st.sets(st.sampled_from(["adapters", "draft_model", "x"])),
@@ -78,6 +82,7 @@ def test_stripping_takes_out_exactly_the_named_members(
     assert json.loads(got) == {k: v for k, v in whole.items() if k not in ("adapters", "draft_model")}
 
 
+@QUICK
 @given(MEMBERS, LAYOUTS)
 def test_entries_lie_where_they_say(members: dict[str, Any], layout: dict[str, Any]) -> None:
     body = bytes(body_of(members, layout, view=False))
@@ -168,6 +173,43 @@ def test_repeated_other_keys_pass_untouched() -> None:
     assert b"".join(rewritten(body, asked, model="x", strip=())) == body.replace(b'"m"', b'"x"')
 
 
+WHITE = st.sampled_from(["", " ", "\n\t", "  "])
+
+
+@QUICK
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "model", "b"]), JSON), max_size=5),
+    st.lists(WHITE, min_size=20, max_size=20),
+    LAYOUTS,
+    st.booleans(),
+)
+def test_entries_are_found_as_they_stand_even_when_keys_repeat(
+    pairs: list[tuple[str, Any]], white: list[str], layout: dict[str, Any], view: bool
+) -> None:
+    space = iter(white)
+    members = ",".join(
+        f"{next(space)}{json.dumps(key)}{next(space)}:{next(space)}{json.dumps(value, **layout)}{next(space)}"
+        for key, value in pairs
+    )
+    raw = f"{{{members}}}".encode("utf-8", "surrogatepass")
+    body = memoryview(bytearray(raw) + b"garbage")[: len(raw)] if view else raw
+    entries = find_entries(body)
+    assert [(e.key, json.loads(raw[e.value_start : e.value_end])) for e in entries] == pairs
+    assert all(raw[e.start : e.start + 1] == b'"' for e in entries)
+
+
+def test_a_value_made_to_look_like_members_leads_nobody_astray() -> None:
+    """Without comparing values, the length of the last `a` leads from the first one into the last one."""
+    good = b'{"a":1,"model":"good","z":0,"a":'
+    # From the first value of `a`, as many bytes as the last one has end inside the last one, at the comma.
+    tail = b',"model":"evil","z":'
+    tail += b" " * (len(good) - 5 - len(tail) - 2) + b"0}"
+    body = good + b'{"p":[' + b"1," * 30 + b"1]" + tail + b"}"
+    model = [e for e in find_entries(body) if e.key == "model"]
+    assert [body[e.value_start : e.value_end] for e in model] == [b'"good"']
+    assert read_json(body).model == "good"
+
+
 def test_a_huge_body_with_repeated_keys_is_refused_not_scanned() -> None:
     body = memoryview(bytearray(b'{"a":1,"a":2,"x":"' + b"y" * 2**20 + b'"}'))
     with pytest.raises(RefusedError) as caught:
@@ -191,6 +233,7 @@ def multipart(*parts: tuple[str, bytes]) -> bytes:
 TYPE = b"multipart/form-data; boundary=B"
 
 
+@QUICK
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "file"]), st.binary(max_size=30)), max_size=4), st.integers(0, 4)
 )

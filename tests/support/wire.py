@@ -12,7 +12,7 @@ from typing import Any
 from registry.capability import Endpoint
 from registry.engine import Wire
 from router.front import Front
-from router.ports import FrontLimits, Lease, Outcome, Refusal, RequestRecord, Route
+from router.ports import FrontLimits, Holder, Lease, Outcome, Refusal, RequestRecord, Route
 from router.shared import FrontPorts
 from tests.support.scripted_upstream import ScriptedUpstream
 
@@ -141,7 +141,7 @@ class FakeControl:
     def __init__(self) -> None:
         self.opened: asyncio.Queue[tuple[str, socket.socket]] = asyncio.Queue()
 
-    def open(self, client: str) -> socket.socket:
+    def open(self, client: str, holder: Holder | None = None) -> socket.socket:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)

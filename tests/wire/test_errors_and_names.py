@@ -72,6 +72,19 @@ def test_a_close_delimited_error_keeps_its_status(run: Run) -> None:
     run(scenario)
 
 
+def test_an_error_cut_short_keeps_its_status(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        client.post(CHAT)
+        request = await world.engine.next_request()
+        request.send(b'HTTP/1.1 500 Oops\r\ncontent-length: 100\r\n\r\n{"detail": "out of mem')
+        request.end()
+        status, _, got = await client.answer()
+        assert (status, json.loads(got)["error"]["message"]) == (500, '{"detail": "out of mem')
+
+    run(scenario)
+
+
 def test_anthropic_callers_get_their_own_envelope(run: Run) -> None:
     async def scenario(world: World) -> None:
         client = await world.client()
