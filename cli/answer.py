@@ -35,11 +35,25 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Finish:
+    """Why the model stopped: `stop`, `length` …"""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, as the engine counted them: its own object."""
+
+    counts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The answer is complete."""
 
 
-Part = Piece | Note | Failed | Done
+Part = Piece | Note | Failed | Finish | Usage | Done
 
 
 def parts(lines: Iterable[str]) -> Iterator[Part]:
@@ -77,7 +91,13 @@ def _event(text: str) -> Iterator[Part]:
         yield _failure(event["error"])
         return
     for choice in event.get("choices") or ():
+        if choice.get("text"):  # a completion's
+            yield Piece(str(choice["text"]))
         yield from _pieces(choice.get("delta") or {})
+        if choice.get("finish_reason"):
+            yield Finish(str(choice["finish_reason"]))
+    if isinstance(event.get("usage"), dict):
+        yield Usage(event["usage"])
 
 
 def _failure(error: Any) -> Failed:

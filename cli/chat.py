@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +13,28 @@ from typing import Any, Final, NoReturn
 import click
 
 from cli import terminal
-from cli.answer import Done, Failed, Note, Part, Piece, parts
+from cli.answer import parts
 from cli.conversation import Conversation
 from cli.daemon import Daemon
-from cli.errors import CliError, RefusedError, Status
+from cli.errors import CliError, Status
 from cli.fleet import daemon_at
 from cli.models import choosable
 from cli.options import model_argument, url_option
+from cli.pictures import read_picture, require_sight, sees
+from cli.printer import AnswerPrinter
 
 PROMPT: Final = ">>> "
 MORE: Final = "... "
 FENCE: Final = '"""'
 
+MOST_PICTURES: Final = 8
+"""With one question: what fits into a request (`limits.body_bytes`) as photographs."""
+
 HELP: Final = """\
 /model NAME     talk to another model; what was said stays
 /models         the models that can be asked for
 /system TEXT    set the system text; without TEXT show it
+/image FILE     send a picture with the next question; without FILE say what goes with it
 /clear          forget what was said
 /save FILE      write the conversation as JSON
 /bye            leave (Ctrl-D too)
@@ -83,7 +90,7 @@ class Answering:
         Ctrl-C ends the answer on the server too and raises KeyboardInterrupt; what came is kept.
         Raises CliError when there is no answer or only a part of one.
         """
-        printer = _Printer()
+        printer = AnswerPrinter()
         try:
             with ExitStack() as waiting:
                 line = waiting.enter_context(terminal.status_line("waiting for the first word"))
@@ -93,51 +100,6 @@ class Answering:
         finally:
             printer.end()
             self.conversation.answered(question, printer.answer)
-
-
-class _Printer:
-    """Prints parts of an answer and collects its text."""
-
-    def __init__(self) -> None:
-        self.answer = ""
-        self._thinking = False
-        self._anything = False
-
-    def print_all(
-        self, stream: Iterable[Part], *, on_note: Callable[[str], None], on_first: Callable[[], None]
-    ) -> None:
-        """Until the end. Raises CliError for an error event and for an answer without an end."""
-        for part in stream:
-            match part:
-                case Note(text):
-                    on_note(text)
-                case Failed(message, code):
-                    raise RefusedError(message, code=code)
-                case Done():
-                    return
-                case Piece():
-                    if not self._anything:
-                        on_first()
-                    self._print(part)
-        raise CliError("the answer was cut: it ended without the mark that says it is complete")
-
-    def end(self) -> None:
-        """Finish the line, so that what follows starts on its own."""
-        if self._anything:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-
-    def _print(self, piece: Piece) -> None:
-        if piece.thinking and not sys.stdout.isatty():
-            return  # a program that reads the answer does not want the way to it
-        self._anything = True
-        if self._thinking and not piece.thinking:
-            sys.stdout.write("\n\n")
-        self._thinking = piece.thinking
-        sys.stdout.write(terminal.dim(piece.text, sys.stdout) if piece.thinking else piece.text)
-        sys.stdout.flush()
-        if not piece.thinking:
-            self.answer += piece.text
 
 
 class _Session:
@@ -152,6 +114,7 @@ class _Session:
             "model": self._model,
             "models": self._models,
             "system": self._system,
+            "image": self._image,
             "clear": self._clear,
             "save": self._save,
         }
@@ -213,6 +176,21 @@ class _Session:
             else f"{name} (not in the list; the daemon may still know it by another name)"
         )
 
+        self._conversation.sees = sees(self._daemon, name)
+        if self._conversation.has_pictures and not self._conversation.sees:
+            print(f"({name} does not see pictures: they are left out while you talk to it)")
+
+    def _image(self, name: str) -> None:
+        pictures = self._conversation.pictures
+        if name:
+            require_sight(self._daemon, self._conversation.model)
+            if len(pictures) >= MOST_PICTURES:
+                raise CliError(f"{MOST_PICTURES} pictures go with the next question already: ask it")
+            # As a terminal pastes a dropped file: quoted, or with its blanks escaped.
+            pictures.append(read_picture(Path(_unquoted(name))))
+        count = f"{len(pictures)} picture" + ("s" if len(pictures) != 1 else "")
+        print(f"({count} will go with the next question)")
+
     def _models(self, _: str) -> None:
         for model in choosable({"data": _entries(self._daemon)}):
             print(f"{'*' if model == self._conversation.model else ' '} {model}")
@@ -235,6 +213,14 @@ class _Session:
         except OSError as problem:
             raise CliError(f"{path} was not written: {problem.strerror or problem}") from problem
         print(f"{count} messages in {path}")
+
+
+def _unquoted(name: str) -> str:
+    try:
+        words = shlex.split(name)
+    except ValueError:
+        return name
+    return words[0] if len(words) == 1 else name
 
 
 def _refuse(word: str) -> NoReturn:

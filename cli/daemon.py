@@ -21,6 +21,8 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 15.0
 """Status and lists are snapshots: a daemon that takes longer than this is stuck."""
+SILENCE_SECONDS: Final = 45.0
+"""What is followed says something every 15 s, if only that nothing is new."""
 
 
 def find_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
@@ -59,6 +61,12 @@ def url_of(listen: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def key_header(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The header that shows `$MODELYARD_API_KEY`; none when it is not set."""
+    key = environment.get("MODELYARD_API_KEY", "").strip()
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 def model_path(model: str, verb: str) -> str:
     """`/api/models/<id>/<verb>` with the id in one percent-encoded segment."""
     return f"/api/models/{quote(model, safe='')}/{verb}"
@@ -74,6 +82,7 @@ class Daemon:
         self._http = httpx.Client(
             base_url=url,
             transport=transport,
+            headers=key_header(),
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             # $HTTP_PROXY is meant for the world outside: a proxy cannot reach our loopback.
             trust_env=not loopback,
@@ -103,8 +112,21 @@ class Daemon:
     @contextmanager
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[Iterator[str]]:
         """The lines of a streamed answer. Leaving the block closes the connection, which ends the work."""
+        with self._streamed("POST", path, json=body, timeout=self._timeout(None)) as lines:
+            yield lines
+
+    @contextmanager
+    def listen(self, path: str, **query: str | int) -> Iterator[Iterator[str]]:
+        """The lines of an answer to GET *path* that goes on until one side leaves. Raises when it is silent
+        for longer than the daemon ever is."""
+        timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
+        with self._streamed("GET", path, params=query, timeout=timeout) as lines:
+            yield lines
+
+    @contextmanager
+    def _streamed(self, method: str, path: str, **options: Any) -> Iterator[Iterator[str]]:
         try:
-            request = self._http.build_request("POST", path, json=body, timeout=self._timeout(None))
+            request = self._http.build_request(method, path, **options)
             response = self._http.send(request, stream=True)
         except httpx.HTTPError as problem:
             raise self._unreachable(problem) from problem

@@ -1,4 +1,4 @@
-"""`ps`, `status`, `load`, `unload`, `logs`: what runs, and telling the daemon what should."""
+"""`ps`, `status`, `load`, `unload`, `pin`, `unpin`: what runs, and telling the daemon what should."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from cli import terminal
 from cli.daemon import Daemon, find_url, model_path
-from cli.errors import CliError, RefusedError
+from cli.errors import CliError
 from cli.options import json_option, model_argument, url_option
 from cli.terminal import Column
 
@@ -115,11 +115,20 @@ def note_of(entry: Entry) -> str:
 
 
 @click.command()
+@click.option("-w", "--watch", "watched", is_flag=True, help="Go on with every change until Ctrl-C.")
 @json_option
 @url_option
-def status(as_json: bool, url: str | None) -> None:
-    """Show the daemon, its memory and its models; --json is everything it knows."""
+def status(watched: bool, as_json: bool, url: str | None) -> None:
+    """Show the daemon, its memory and its models; --json is everything it knows.
+
+    With --watch: in place on a terminal, a line per change in a pipe, an object per line with --json.
+    """
     with daemon_at(url) as daemon:
+        if watched:
+            from cli.watch import watch
+
+            watch(daemon, as_json=as_json)
+            return
         answer = daemon.get("/api/status")
         if as_json:
             terminal.print_json(answer)
@@ -129,27 +138,34 @@ def status(as_json: bool, url: str | None) -> None:
 
 def print_summary(url: str, answer: Mapping[str, Any]) -> None:
     """A status for people: who it is, memory per device, a word on every active model."""
+    for line in summary(url, answer):
+        print(line)
+    active = [one for one in models_of(answer) if is_active(one)]
+    if active:
+        print()
+        terminal.print_table(PS_COLUMNS, [ps_row(one) for one in active])
+
+
+def summary(url: str, answer: Mapping[str, Any]) -> list[str]:
+    """The lines above the table of models."""
     known = models_of(answer)
     facts = [f"modelyard {answer.get('version', '')}".strip(), f"at {url}"]
     if answer.get("pid"):
         facts.append(f"pid {answer['pid']}")
     if answer.get("uptime_seconds") is not None:
         facts.append(f"up {terminal.duration(answer['uptime_seconds'])}")
-    print(", ".join(facts))
-    for device in answer.get("devices") or ():
-        print(
-            f"{device.get('id')}: {terminal.size(device.get('reserved_bytes'))} of "
-            f"{terminal.size(device.get('budget_bytes'))} reserved, "
-            f"{terminal.size(device.get('free_bytes'))} free"
-        )
+    lines = [", ".join(facts)]
+    lines += [
+        f"{device.get('id')}: {terminal.size(device.get('reserved_bytes'))} of "
+        f"{terminal.size(device.get('budget_bytes'))} reserved, "
+        f"{terminal.size(device.get('free_bytes'))} free"
+        for device in answer.get("devices") or ()
+    ]
     if answer.get("not_ready_because"):
-        print(f"not ready: {answer['not_ready_because']}")
-    active = [one for one in known if is_active(one)]
+        lines.append(f"not ready: {answer['not_ready_because']}")
+    active = sum(is_active(one) for one in known)
     flying, waiting = (sum(int(one.get(key) or 0) for one in known) for key in ("in_flight", "waiting"))
-    print(f"{len(known)} models, {len(active)} active, {flying} requests in flight, {waiting} waiting")
-    if active:
-        print()
-        terminal.print_table(PS_COLUMNS, [ps_row(one) for one in active])
+    return [*lines, f"{len(known)} models, {active} active, {flying} requests in flight, {waiting} waiting"]
 
 
 @click.command()
@@ -176,6 +192,33 @@ def unload(model: str, force: bool, as_json: bool, url: str | None) -> None:
     query = {"force": "1"} if force else None
     with daemon_at(url) as daemon, terminal.status_line(f"stopping {model}"):
         answer = daemon.post(model_path(model, "unload"), query=query, patience=None)
+    _report(answer, model, as_json=as_json)
+
+
+@click.command()
+@model_argument()
+@json_option
+@url_option
+def pin(model: str, as_json: bool, url: str | None) -> None:
+    """Keep MODEL in memory: it is not stopped for idleness or for another, until `unpin`.
+
+    It is not started by this. A pin ends with the daemon; `pin: true` in the configuration stays.
+    """
+    _set_pin(model, "pin", as_json=as_json, url=url)
+
+
+@click.command()
+@model_argument()
+@json_option
+@url_option
+def unpin(model: str, as_json: bool, url: str | None) -> None:
+    """Let MODEL be stopped again when it idles or when another needs its memory."""
+    _set_pin(model, "unpin", as_json=as_json, url=url)
+
+
+def _set_pin(model: str, verb: str, *, as_json: bool, url: str | None) -> None:
+    with daemon_at(url) as daemon:
+        answer = daemon.post(model_path(model, verb))
     _report(answer, model, as_json=as_json)
 
 
@@ -214,30 +257,6 @@ def _report(answer: Any, model: str, *, as_json: bool) -> None:
     words = [f"{found.get('id') or model}: {found.get('state') or 'done'}"]
     if found.get("pid"):
         words.append(f"pid {found['pid']}, port {found.get('port')}")
+    if found.get("pinned"):
+        words.append("pinned")
     print(", ".join(words))
-
-
-@click.command()
-@model_argument()
-@click.option(
-    "-n", "--lines", type=click.IntRange(min=1), default=100, show_default=True, help="How many lines."
-)
-@json_option
-@url_option
-def logs(model: str, lines: int, as_json: bool, url: str | None) -> None:
-    """Show the last lines that MODEL's engine wrote."""
-    with daemon_at(url) as daemon:
-        answer = daemon.get(model_path(model, "logs"), tail=lines, format="json")
-    if as_json:
-        terminal.print_json(answer)
-        return
-    for line in log_lines(answer):
-        print(line)
-
-
-def log_lines(answer: Any) -> Sequence[str]:
-    """The lines in a logs answer."""
-    found = answer.get("lines") if isinstance(answer, dict) else None
-    if not isinstance(found, list):
-        raise RefusedError("the daemon's answer holds no log lines")
-    return [str(line) for line in found]

@@ -25,11 +25,19 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "models": ("cli.models", "Show the models that can be asked for."),
     "load": ("cli.fleet", "Start a model and wait until it answers."),
     "unload": ("cli.fleet", "Stop a model and wait until its memory is free."),
-    "status": ("cli.fleet", "Show the daemon, its memory and its models."),
-    "logs": ("cli.fleet", "Show the last lines a model's engine wrote."),
+    "pin": ("cli.fleet", "Keep a model in memory."),
+    "unpin": ("cli.fleet", "Let a pinned model be stopped again."),
+    "status": ("cli.fleet", "Show the daemon, its memory and its models; --watch goes on."),
+    "logs": ("cli.logs", "Show the last lines a model's engine wrote; -f goes on."),
     "chat": ("cli.chat", "Talk to a model."),
+    "generate": ("cli.generate", "Answer one prompt."),
     "engine": ("cli.engines", "Install and list engines."),
+    "service": ("cli.service", "Keep the daemon running under systemd or launchd."),
+    "doctor": ("cli.doctor", "Say what is wrong with this machine, and how to mend it."),
+    "key": ("cli.keys", "Make, list and revoke the keys that let callers in."),
     "config": ("cli.configuration", "Check the configuration."),
+    "completion": ("cli.completion", "Print the completion script for a shell."),
+    "version": ("cli.version", "Show the version of the command and of the daemon."),
 }
 """Name to (module, one line). The listing needs no command's module, so `-h` and completion stay quick."""
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from cli import terminal
 from cli.daemon import Daemon, find_url
 from cli.errors import CliError, RefusedError, Status
-from cli.options import complete_model, json_option, url_option
+from cli.options import complete_model, json_option, model_argument, url_option
 from cli.terminal import Column
 
 Entry = Mapping[str, Any]
@@ -26,25 +27,53 @@ COLUMNS: Final = (
 )
 
 
-@click.command()
-@click.argument("model", required=False, shell_complete=complete_model)
+class Models(click.Group):
+    """`models` lists, `models show ID` shows one; a bare id means `show`, as it is typed most."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A word that is no command is a model's name."""
+        if args and args[0] not in self.commands:
+            return "show", self.commands["show"], args
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Ids as well as commands."""
+        ids = [CompletionItem(model) for model in complete_model(ctx, ctx.command.params[0], incomplete)]
+        return [*super().shell_complete(ctx, incomplete), *ids]
+
+
+@click.group(cls=Models, invoke_without_command=True)
 @json_option
 @url_option
-def models(model: str | None, as_json: bool, url: str | None) -> None:
-    """Show the models that can be asked for, or everything known about MODEL.
+@click.pass_context
+def models(ctx: click.Context, as_json: bool, url: str | None) -> None:
+    """Show the models that can be asked for; `models show ID` (or `models ID`) all that is known of one.
 
     Works without a daemon too: then it shows what a daemon with this configuration would serve.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     listing = list_models(url)
-    if model is not None:
-        entry = find(entries(listing), model)
-        terminal.print_json(entry) if as_json else print_entry(entry)
-    elif as_json:
+    if as_json:
         terminal.print_json(listing)
     elif entries(listing):
         terminal.print_table(COLUMNS, [row(entry) for entry in entries(listing)])
     else:
         terminal.note("no models found: put one in the Hugging Face cache, or name one in modelyard.yaml")
+
+
+@models.command()
+@model_argument()
+@json_option
+@url_option
+@click.pass_context
+def show(ctx: click.Context, model: str, as_json: bool, url: str | None) -> None:
+    """Show everything known about MODEL, and who says so where sources differ."""
+    before = ctx.parent.params if ctx.parent is not None else {}
+    entry = find(entries(list_models(url or before.get("url"))), model)
+    terminal.print_json(entry) if as_json or before.get("as_json") else print_entry(entry)
 
 
 def list_models(url: str | None) -> Any:

@@ -28,11 +28,13 @@ def complete_model(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
     """Ids of the running daemon's models for the shell's completion; none when it does not answer at once."""
     import httpx
 
-    from cli.daemon import find_url
+    from cli.daemon import find_url, key_header
 
     try:
         url = find_url(ctx.params.get("url"))
-        answer = httpx.get(f"{url}/v1/models", timeout=COMPLETION_SECONDS, trust_env=False).json()
+        answer = httpx.get(
+            f"{url}/v1/models", headers=key_header(), timeout=COMPLETION_SECONDS, trust_env=False
+        ).json()
         ids = [str(entry["id"]) for entry in answer["data"]]
     except (CliError, httpx.HTTPError, ValueError, KeyError, TypeError):
         return []

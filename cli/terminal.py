@@ -30,6 +30,9 @@ STYLE_BY_STATE: Mapping[str, str] = {
     "backoff": "red",
     "failed": "bold red",
     "down": "red",
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "bold red",
 }
 """Colour of a state where there is colour; the word itself is always printed too."""
 
@@ -58,6 +61,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_json_line(value: Any) -> None:
+    """*value* as JSON on one line of stdout: for answers that go on."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def flush() -> None:
+    """Write what was printed: a pipe keeps it back otherwise, and what is followed comes late."""
+    sys.stdout.flush()
+
+
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout: coloured and fitted to the terminal's width, or aligned and untouched in a pipe.
 
@@ -72,12 +85,13 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     if columns[-1].wide and taken + NARROWEST_TEXT > screen.width:
         notes = [(row[0], row[-1]) for row in rows if row[-1] not in ("", "-")]
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    screen.print(_rich_table(columns, rows))
+    screen.print(rich_table(columns, rows))
     for name, note_text in notes:
         screen.print(f"\n{note_text if note_text.startswith(name) else f'{name}: {note_text}'}")
 
 
-def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Table:
+def rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Table:
+    """The table for a terminal: states coloured, free text folded, nothing cut off."""
     from rich.table import Table
     from rich.text import Text
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cli.answer import Done, Failed, Note, Piece, parts
+from cli.answer import Done, Failed, Finish, Note, Piece, Usage, parts
 from tests.support.daemon_stub import words
 
 
@@ -53,9 +53,22 @@ def test_an_event_over_several_data_lines_is_one_event() -> None:
     assert list(parts(['data: {"choices": [{"delta":', 'data: {"content": "x"}}]}', ""])) == [Piece("x")]
 
 
-def test_usage_without_choices_says_nothing() -> None:
+def test_usage_without_choices_is_usage_and_no_text() -> None:
     assert list(parts(['data: {"choices": [], "usage": {"total_tokens": 3}}', "", "data: [DONE]", ""])) == [
-        Done()
+        Usage({"total_tokens": 3}),
+        Done(),
+    ]
+
+
+def test_why_the_model_stopped_comes_after_its_last_words() -> None:
+    event = 'data: {"choices": [{"delta": {"content": "so"}, "finish_reason": "length"}]}'
+    assert list(parts([event, "", "data: [DONE]", ""])) == [Piece("so"), Finish("length"), Done()]
+
+
+def test_a_completion_says_its_text_beside_no_delta() -> None:
+    assert list(parts(['data: {"choices": [{"text": "so"}]}', "", "data: [DONE]", ""])) == [
+        Piece("so"),
+        Done(),
     ]
 
 
