@@ -1,8 +1,8 @@
 """`modelyard key`: make, list and revoke the keys that let callers in.
 
-The keys file is edited, not the daemon asked: the first key has to come from somewhere, and whoever may write
-the file is who may make keys. A daemon sees the change within a second. A key is printed once and kept nowhere;
-never is it an argument of a command, where every account of the machine could read it.
+The keys file is edited, not the daemon asked: the first key has to come from somewhere, and whoever may
+write the file is who may make keys. A daemon sees the change within a second. A key is printed once and kept
+nowhere. It is never an argument of a command, where every account of the machine could read it.
 """
 
 from __future__ import annotations
