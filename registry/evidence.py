@@ -39,32 +39,41 @@ def settle_facts(
         context_length=settle(
             [
                 Fact(said.context_tokens, Rank.OPERATOR, f"models.{model_id}.{context_key}"),
-                Fact(live.context_length, Rank.LIVE, "/v1/models"),
+                Fact(live.context_length, Rank.ENGINE, "/v1/models"),
                 Fact(files.context_length, Rank.FILES, files.context_source),
-                Fact(name.context, Rank.NAME, "name"),
+                Fact(name.context, Rank.NAME, name.context_source),
             ]
         ),
         parameters=settle(
             [
-                Fact(live.parameters, Rank.LIVE, "/v1/models"),
+                Fact(live.parameters, Rank.ENGINE, "/v1/models"),
                 Fact(files.parameters, Rank.FILES, "weights"),
-                Fact(_unless_same(name.parameters, files.parameters), Rank.NAME, "name"),
+                Fact(
+                    _unless_same(name.parameters, files.parameters),
+                    Rank.NAME,
+                    "name (estimated: experts share a part)" if name.parameters_estimated else "name",
+                ),
             ]
         ),
         active_parameters=settle([Fact(name.active_parameters, Rank.NAME, "name")]),
         quantization=settle(
             [
                 Fact(files.quantization, Rank.FILES, "config.json"),
-                Fact(_unless_alike(name.quantization, files.quantization), Rank.NAME, "name"),
+                Fact(
+                    _unless_alike(name.quantization, files.quantization), Rank.NAME, name.quantization_source
+                ),
             ]
         ),
         size_bytes=settle(
             [
-                Fact(live.size_bytes, Rank.LIVE, "/v1/models"),
+                Fact(live.size_bytes, Rank.ENGINE, "/v1/models"),
                 Fact(files.size_bytes, Rank.FILES, "weight files"),
             ]
         ),
         family=settle([Fact(name.family, Rank.NAME, "name")]),
+        base_family=settle([Fact(name.base_family, Rank.NAME, "name")]),
+        version=settle([Fact(name.version, Rank.NAME, "name")]),
+        stage=settle([Fact(name.stage, Rank.NAME, "name")]),
         provider=settle([Fact(name.provider, Rank.NAME, "name")]),
         architecture=settle([Fact(files.architecture, Rank.FILES, "config.json architectures")]),
     )
@@ -76,7 +85,7 @@ def _capabilities(
     if said.capabilities is not None:
         yield Fact(frozenset(said.capabilities), Rank.OPERATOR, f"models.{model_id}.capabilities")
     if live.capabilities is not None:
-        yield Fact(live.capabilities, Rank.LIVE, "/v1/models")
+        yield Fact(live.capabilities, Rank.ENGINE, "/v1/models")
     by_name = name.capabilities
     if not files.yes:
         yield Fact(by_name, Rank.NAME, "name")

@@ -20,8 +20,14 @@ class Rank(IntEnum):
     DEFAULT = 0
     NAME = 1
     FILES = 2
-    LIVE = 3
+    ENGINE = 3
+    """A running server says so, of what is in force there."""
     OPERATOR = 4
+
+    @property
+    def word(self) -> str:
+        """As answers write it: `operator`, `engine`, `files`, `name`, `default`."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)

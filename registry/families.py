@@ -12,8 +12,8 @@ from registry.names import Family, FamilyTable, Variant
 
 DEFAULT_FILE = Path(__file__).with_name("families.yaml")
 
-_FAMILY_KEYS = {"name", "match", "can", "provider", "context", "bare", "when", "sizes"}
-_VARIANT_KEYS = {"has", "can", "cannot", "context"}
+_FAMILY_KEYS = {"name", "match", "can", "provider", "context", "bare", "later", "native", "when", "sizes"}
+_VARIANT_KEYS = {"has", "can", "cannot", "context", "family", "native"}
 
 
 class FamiliesError(Exception):
@@ -47,7 +47,16 @@ def build_table(data: Any) -> FamilyTable:
             str(word): frozenset(_capability(name, "words") for name in names)
             for word, names in data.get("words", {}).items()
         },
+        by_first=_by_first(families),
     )
+
+
+def _by_first(families: tuple[Family, ...]) -> dict[str, tuple[tuple[tuple[str, ...], Family], ...]]:
+    found: dict[str, list[tuple[tuple[str, ...], Family]]] = {}
+    for family in families:
+        for pattern in family.match:
+            found.setdefault(pattern[0], []).append((pattern, family))
+    return {first: tuple(sorted(rows, key=lambda row: -len(row[0]))) for first, rows in found.items()}
 
 
 def _no_duplicates(what: str, values: list[str]) -> None:
@@ -72,6 +81,8 @@ def _family(row: Any) -> Family:
         provider=row.get("provider"),
         context=_whole(row.get("context"), name),
         bare_is_base="bare" in row,
+        later=_later(row.get("later"), name),
+        native=_word(row.get("native"), name),
         variants=tuple(_variant(variant, name) for variant in row.get("when", [])),
         sizes={str(size): _size(value, name) for size, value in row.get("sizes", {}).items()},
     )
@@ -81,11 +92,25 @@ def _variant(row: Any, name: str) -> Variant:
     if not isinstance(row, dict) or set(row) - _VARIANT_KEYS or "has" not in row:
         raise FamiliesError(f"{name}: when needs has, and takes {sorted(_VARIANT_KEYS)}")
     return Variant(
-        has=frozenset(str(row["has"]).split()),
+        has=tuple(frozenset(word.split("+")) for word in str(row["has"]).split()),
         can=_capabilities(row.get("can", ""), name),
         cannot=_capabilities(row.get("cannot", ""), name),
         context=_whole(row.get("context"), name),
+        family=_word(row.get("family"), name),
+        native=_word(row.get("native"), name),
     )
+
+
+def _word(value: Any, name: str) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise FamiliesError(f"{name}: {value!r} is not a word")
+    return None if value is None else str(value)
+
+
+def _later(value: Any, name: str) -> str | None:
+    if value is not None and str(value).count("{}") != 1:
+        raise FamiliesError(f"{name}: later needs one {{}} for the generation")
+    return _word(value, name)
 
 
 def _size(value: Any, name: str) -> tuple[float, float | None]:

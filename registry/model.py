@@ -38,6 +38,12 @@ class Facts:
     size_bytes: Fact[int] = Fact(None)
     """Of the weights on disk."""
     family: Fact[str] = Fact(None)
+    base_family: Fact[str] = Fact(None)
+    """Of a wrapper (a distill, a fine-tune with a name of its own): what it was made from."""
+    version: Fact[str] = Fact(None)
+    """The generation: `2.5`, `3n`."""
+    stage: Fact[str] = Fact(None)
+    """`instruct`, `base` or `reasoning`."""
     provider: Fact[str] = Fact(None)
     architecture: Fact[str] = Fact(None)
 

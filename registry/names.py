@@ -1,7 +1,7 @@
 """What a model's name says about it. Pure: the table of families is a value (`registry.families` reads it).
 
-Names are read by segments, never by bare substrings: `gemma-4bit` is Gemma in 4 bits and not Gemma 4, `11b`
-is not `1b`, `marvl` sees nothing. A name is the weakest source of facts; everything here may be None.
+Names are read by segments (`registry.name_grammar`), never by bare substrings: `gemma-4bit` is Gemma in 4
+bits and not Gemma 4, `marvl` sees nothing. A name is the weakest source of facts; everything may be None.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from registry.capability import Capability
+from registry.name_grammar import Segments, Sizes, read_context, read_quantization, read_sizes, take_apart
 
 MAX_NAME = 512
 """Longer names are cut: the hub allows 96 for a repository, and requests bring any length."""
 
-_MILLION, _BILLION, _TRILLION = 10**6, 10**9, 10**12
+_BILLION = 10**9
 _VL_CONTEXT = 32768
 """What every vision-language model takes at least, since an image alone costs thousands of tokens."""
 
@@ -27,10 +29,13 @@ _VL_CONTEXT = 32768
 class Variant:
     """What further words in the name change."""
 
-    has: frozenset[str]
+    has: tuple[frozenset[str], ...]
+    """One of these, with all its words, is enough. `moe` also stands for a size such as A3B."""
     can: frozenset[Capability] = frozenset()
     cannot: frozenset[Capability] = frozenset()
     context: int | None = None
+    family: str | None = None
+    native: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +48,13 @@ class Family:
     provider: str | None = None
     context: int | None = None
     bare_is_base: bool = False
+    later: str | None = None
+    """Name of generations that have no row of their own, `qwen{}`: a newer one can what all of them can."""
+    native: str | None = None
+    """Quantisation in which its provider publishes the weights, said by no word in the name."""
     variants: tuple[Variant, ...] = ()
     sizes: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
-    """Size as written in the name to billions (total, active)."""
+    """Size as written in the name to billions (total, active), where the writing means something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,8 @@ class FamilyTable:
     roles: tuple[tuple[Capability, frozenset[str]], ...] = ()
     """In the order of precedence."""
     words: Mapping[str, frozenset[Capability]] = field(default_factory=dict)
+    by_first: Mapping[str, tuple[tuple[tuple[str, ...], Family], ...]] = field(default_factory=dict)
+    """First segment of a match to the matches that begin with it, longest first."""
 
 
 # -- the answer ------------------------------------------------------------------------------------
@@ -68,10 +79,17 @@ class NameFacts:
 
     provider: str | None = None
     family: str | None = None
+    base_family: str | None = None
+    """The family inside a wrapper's name: `llama-3.1` in Hermes-3-Llama-3.1-8B."""
+    version: str | None = None
     parameters: int | None = None
     active_parameters: int | None = None
+    parameters_estimated: bool = False
+    """Worked out (8x7B) rather than written."""
     quantization: str | None = None
+    quantization_source: str = "name"
     context: int | None = None
+    context_source: str = "name"
     stage: str | None = None
     """`instruct`, `base` or `reasoning`."""
     capabilities: frozenset[Capability] | None = None
@@ -83,115 +101,160 @@ _POOLING = frozenset({Capability.EMBED, Capability.RERANK, Capability.CLASSIFY})
 _CHAT_ONLY = frozenset({Capability.TOOL_USE, Capability.REASONING})
 
 
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A family in a name, and where."""
+
+    row: Family
+    start: int
+    end: int
+    name: str
+
+
 def parse_name(name: str, table: FamilyTable) -> NameFacts:
-    """The facts in a model's id, path or file name. Never raises."""
-    org, base, tag = _take_apart(name[:MAX_NAME])
-    words = _words(base)
-    pieces = [piece for word in words for piece in _split_version(word)]
-    family = _family(pieces, table)
-    has = frozenset(words) | frozenset(pieces)
-    stage = _stage(words, family)
-    sizes = _sizes(words, family)
-    capabilities = _capabilities(org, words, has, stage, family, table)
+    """The facts in a model's id, path, file name or hub URL. Never raises."""
+    segments = take_apart(name[:MAX_NAME])
+    written = read_sizes(segments)
+    found = _family(segments.pieces, table)
+    row = found.row if found else None
+    has = segments.all | ({"moe"} if written.active is not None else set())
+    variants = (
+        tuple(variant for variant in row.variants if any(words <= has for words in variant.has))
+        if row
+        else ()
+    )
+    stage = _stage(segments.words, row)
+    sizes = _sizes(segments, written, row)
+    capabilities = _capabilities(segments, has, stage, row=row, variants=variants, table=table)
+    is_pooling = bool(capabilities and capabilities & _POOLING)
+    context, context_source = _context(segments, row, variants, capabilities)
+    quantization, quantization_source = _quantization(segments, row, variants, table)
     return NameFacts(
-        provider=(family.provider if family else None) or table.providers.get(org),
-        family=family.name if family else None,
-        parameters=sizes[0],
-        active_parameters=sizes[1],
-        quantization=_quantization(org, words, tag),
-        context=_context(words, has, family, capabilities),
-        stage=stage,
+        provider=(row.provider if row else None) or table.providers.get(segments.org),
+        family=_family_name(found, variants),
+        base_family=_base_family(segments.pieces, found, table),
+        version=_version(segments, found),
+        parameters=sizes.total,
+        active_parameters=sizes.active,
+        parameters_estimated=sizes.is_estimate,
+        quantization=quantization,
+        quantization_source=quantization_source,
+        context=context,
+        context_source=context_source,
+        stage=None if is_pooling else stage,
         capabilities=capabilities,
-        is_pooling=bool(capabilities and capabilities & _POOLING),
+        is_pooling=is_pooling,
     )
 
 
-# -- segments --------------------------------------------------------------------------------------
+# -- family and version ----------------------------------------------------------------------------
 
-_SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)(?:/snapshots/[^/]*)?/?$")
-_GGUF_PART = re.compile(r"-\d{5}-of-\d{5}$")
-_VERSIONED = re.compile(r"([a-z]{2,})(\d+(?:\.\d+)*[a-z]?)")
-
-
-def _take_apart(name: str) -> tuple[str, str, str]:
-    """(organisation, name, tag after a colon), lower case; a snapshot's path gives its repository."""
-    text = name.strip().lower().replace("\\", "/")
-    snapshot = _SNAPSHOT.search(text)
-    if snapshot:
-        text = f"{snapshot[1]}/{snapshot[2]}"
-    rest, _, base = text.rstrip("/").rpartition("/")
-    org = rest.rpartition("/")[2]
-    base, _, tag = base.partition(":")
-    if base.endswith(".gguf"):
-        base = _GGUF_PART.sub("", base.removesuffix(".gguf"))
-    return org, base.partition("@")[0], tag
+_GENERATION = re.compile(r"[vkm]?([1-9]\d?(?:\.\d{1,2})?[a-z]?)")
+_VERSION_WORD = re.compile(r"v(\d{1,2}(?:\.\d{1,2}){0,2})")
 
 
-def _words(base: str) -> list[str]:
-    # An underscore between digits is a point (Llama-3_3, MiniCPM-V-4_5), except in Q8_0.
-    text = re.sub(r"(?<!q)(\d)_(?=\d)", r"\1.", base)
-    text = re.sub(r"\.(?!\d)|(?<!\d)\.", "-", text)
-    return [word for word in re.split(r"[^a-z0-9.]+", text) if word]
+def _family(pieces: tuple[str, ...], table: FamilyTable, *, start: int = 0) -> _Match | None:
+    """The family whose name begins first from *start* on; of several there, the one that says most."""
+    for place in range(start, len(pieces)):
+        found = _family_at(pieces, place, table)
+        if found is None:
+            continue
+        following = _family_at(pieces, found.end, table)
+        if following and found.row.later and found.name == found.row.name:
+            # `Qwen_Qwen3-8B`: the house is written before the model.
+            return following if following.row.provider == found.row.provider else found
+        return found
+    return None
 
 
-def _split_version(word: str) -> tuple[str, ...]:
-    """("qwen", "2.5") for `qwen2.5`; words such as `v3`, `k2` or `4bit` stay whole."""
-    match = _VERSIONED.fullmatch(word)
-    return (match[1], match[2]) if match else (word,)
+def _family_at(pieces: tuple[str, ...], place: int, table: FamilyTable) -> _Match | None:
+    for pattern, row in table.by_first.get(pieces[place], ()) if place < len(pieces) else ():
+        end = place + len(pattern)
+        if pieces[place:end] == pattern:
+            return _Match(row, place, end, _later(row, pieces[end : end + 1]) or row.name)
+    return None
 
 
-def _family(pieces: list[str], table: FamilyTable) -> Family | None:
-    best: tuple[int, int] | None = None
-    found: Family | None = None
-    for family in table.families:
-        for pattern in family.match:
-            length = len(pattern)
-            for start in range(len(pieces) - length + 1):
-                rank = (start, -length)
-                if best is not None and rank >= best:
-                    break
-                if tuple(pieces[start : start + length]) == pattern:
-                    best, found = rank, family
-                    break
-    return found
+def _later(row: Family, following: tuple[str, ...]) -> str | None:
+    if row.later is None or not following or _generation(following[0]) is None:
+        return None
+    return row.later.format(following[0])
+
+
+def _generation(piece: str) -> str | None:
+    """`2.5`, `4`, `3n`, or what follows the letter of `v3.1` and `k2`; None for sizes, dates and words."""
+    match = _GENERATION.fullmatch(piece)
+    return match[1] if match and match[1][-1] not in "bkmt" else None
+
+
+def _family_name(found: _Match | None, variants: tuple[Variant, ...]) -> str | None:
+    renamed = [variant.family for variant in variants if variant.family]
+    return renamed[-1] if renamed else found.name if found else None
+
+
+def _base_family(pieces: tuple[str, ...], found: _Match | None, table: FamilyTable) -> str | None:
+    inner = _family(pieces, table, start=found.end) if found else None
+    return inner.name if inner and inner.row is not (found.row if found else None) else None
+
+
+def _version(segments: Segments, found: _Match | None) -> str | None:
+    """The generation, as in the family's name or right after it, else a word such as `v0.3`."""
+    pieces = segments.pieces[found.start + 1 : found.end + 1] if found else ()
+    said = next((number for piece in pieces if (number := _generation(piece)) is not None), None)
+    return said or next((m[1] for word in segments.words if (m := _VERSION_WORD.fullmatch(word))), None)
 
 
 # -- capabilities ----------------------------------------------------------------------------------
 
+_SAYS_CHAT = frozenset({"instruct", "chat"})
+
 
 def _capabilities(
-    org: str,
-    words: list[str],
+    segments: Segments,
     has: frozenset[str],
     stage: str | None,
-    family: Family | None,
+    *,
+    row: Family | None,
+    variants: tuple[Variant, ...],
     table: FamilyTable,
 ) -> frozenset[Capability] | None:
-    added: set[Capability] = set()
-    for index, word in enumerate(words):
-        if index == 0 or words[index - 1] not in ("non", "no"):
-            added |= table.words.get(word, frozenset())
-    for piece in has - set(words):  # `vl2`, `vision2`
-        added |= table.words.get(piece, frozenset())
-    role = _role(org, has, table)
+    added = _added(segments, table)
+    can = set(row.can) if row is not None else set()
+    for variant in variants:
+        can = (can | variant.can) - variant.cannot
+    role = _role(segments.org, has, table)
     if role is not None:
-        return frozenset({role}) | (added & {Capability.VISION})
-    if family is None:
-        return frozenset({Capability.GENERATE, *added}) if added else None
-    can = set(family.can)
-    for variant in family.variants:
-        if variant.has & has:
-            can = (can | variant.can) - variant.cannot
+        # A family of embedders, rerankers or recognisers knows better than the word what it takes in.
+        takes = can if role in can else added
+        return (
+            frozenset({role})
+            | (takes & {Capability.VISION, Capability.AUDIO})
+            | (added & {Capability.VISION})
+        )
+    if row is None:
+        says = added or (_SAYS_CHAT & has)
+        return frozenset({Capability.GENERATE, *added}) if says else None
     if can & _POOLING:
         return frozenset(can | (added & {Capability.VISION}))
     if Capability.GENERATE in can:
         can |= added
-    return frozenset(can - _CHAT_ONLY if stage == "base" else can)
+    return frozenset(can - _CHAT_ONLY if stage == "base" else can) or None
+
+
+def _added(segments: Segments, table: FamilyTable) -> frozenset[Capability]:
+    added: set[Capability] = set()
+    words = segments.words
+    for before, word in zip(("", *words), words, strict=False):
+        if before not in ("non", "no"):
+            added |= table.words.get(word, frozenset())
+    for piece in set(segments.pieces) - set(words):  # `vl2`, `vision2`
+        added |= table.words.get(piece, frozenset())
+    return frozenset(added)
 
 
 def _role(org: str, has: frozenset[str], table: FamilyTable) -> Capability | None:
     if org == "cross-encoder":
-        return Capability.RERANK
+        return Capability.CLASSIFY if "nli" in has else Capability.RERANK
     for capability, words in table.roles:
         if words & has:
             return capability
@@ -201,129 +264,62 @@ def _role(org: str, has: frozenset[str], table: FamilyTable) -> Capability | Non
 _STAGES = {
     **dict.fromkeys(("thinking", "think", "reasoning", "reasoner"), "reasoning"),
     **dict.fromkeys(("instruct", "it", "chat", "sft", "dpo"), "instruct"),
-    **dict.fromkeys(("base", "pt", "pretrain", "pretrained"), "base"),
+    **dict.fromkeys(("base", "pretrain", "pretrained"), "base"),
 }
+_PRETRAINED_BY = {"Google": "pt"}
+"""Google's `-pt` is pre-trained; Baidu's is PyTorch."""
 
 
-def _stage(words: list[str], family: Family | None) -> str | None:
-    said = {_STAGES[word] for word in words if word in _STAGES}
+def _stage(words: tuple[str, ...], row: Family | None) -> str | None:
+    negated = {word for before, word in pairwise(words) if before in ("non", "no")}
+    said = {_STAGES[word] for word in words if word in _STAGES and word not in negated}
+    if row is not None and _PRETRAINED_BY.get(row.provider or "") in words:
+        said.add("base")
     for stage in ("reasoning", "instruct", "base"):
         if stage in said:
             return stage
-    return "base" if family is not None and family.bare_is_base else None
+    return "base" if row is not None and row.bare_is_base else None
 
 
-# -- sizes -----------------------------------------------------------------------------------------
-
-_SIZE = re.compile(r"r?(\d{1,5}(?:\.\d{1,3})?)([bmt])")
-_SPLIT_SIZE = re.compile(r"(\d{1,3})b(\d)")
-_ACTIVE = re.compile(r"a(\d{1,4}(?:\.\d{1,3})?)([bm])")
-_EXPERTS = re.compile(r"(\d{1,3})x(\d{1,4}(?:\.\d{1,3})?)b")
-_EXPERT_COUNT = re.compile(r"\d{1,4}e")
-_EFFECTIVE = re.compile(r"e(\d{1,3}(?:\.\d{1,3})?)b")
-_CONTEXT_MILLIONS = ("1m", "2m", "4m", "10m")
-_UNITS = {"m": _MILLION, "b": _BILLION, "t": _TRILLION}
+# -- numbers ---------------------------------------------------------------------------------------
 
 
-def _sizes(words: list[str], family: Family | None) -> tuple[int | None, int | None]:
-    """(parameters, active parameters)."""
-    if family is not None:
-        joined = "-" + "-".join(words) + "-"
-        for written, (total, active) in family.sizes.items():
-            if f"-{written}-" in joined:
-                return round(total * _BILLION), round(active * _BILLION) if active else None
-    totals: list[int] = []
-    trillions: list[int] = []
-    active_size: int | None = None
-    for index, word in enumerate(words):
-        following = words[index + 1] if index + 1 < len(words) else ""
-        if match := _SIZE.fullmatch(word):
-            value = _number(match[1], _UNITS[match[2]])
-            if _EXPERT_COUNT.fullmatch(following):
-                active_size = value  # 17B-16E: 17 active, 16 experts
-            elif match[2] == "t":
-                trillions.append(value)  # often training tokens: believed only when nothing else is there
-            elif word not in _CONTEXT_MILLIONS:
-                totals.append(value)
-        elif match := _SPLIT_SIZE.fullmatch(word):
-            totals.append(_number(f"{match[1]}.{match[2]}", _BILLION))
-        elif match := _EXPERTS.fullmatch(word):
-            # Experts share the rest, so the product is an upper bound: right for memory.
-            totals.append(int(match[1]) * _number(match[2], _BILLION))
-        elif (match := _ACTIVE.fullmatch(word)) or (match := _EFFECTIVE.fullmatch(word)):
-            active_size = _number(match[1], _UNITS[match[2]] if match.re is _ACTIVE else _BILLION)
-    sizes = totals or trillions
-    return (max(sizes) if sizes else None), active_size
-
-
-def _number(text: str, unit: int) -> int:
-    return round(float(text) * unit)
-
-
-# -- context ---------------------------------------------------------------------------------------
-
-_CONTEXT = re.compile(r"([1-9]\d{0,4})(k|m)")
+def _sizes(segments: Segments, written: Sizes, row: Family | None) -> Sizes:
+    """What is written, corrected where the family means something else by it (17B-16E, 8x7B, E2B, 1B-7B)."""
+    joined = "-" + "-".join(segments.words) + "-"
+    for size, (total, active) in row.sizes.items() if row else ():
+        if f"-{size}-" in joined:
+            return Sizes(round(total * _BILLION), round(active * _BILLION) if active else None)
+    return written
 
 
 def _context(
-    words: list[str],
-    has: frozenset[str],
-    family: Family | None,
+    segments: Segments,
+    row: Family | None,
+    variants: tuple[Variant, ...],
     capabilities: frozenset[Capability] | None,
-) -> int | None:
-    context = family.context if family else None
-    fixed = bool(family and any("vl" in pattern for pattern in family.match))
-    for variant in family.variants if family else ():
-        if variant.has & has and variant.context is not None:
-            context, fixed = variant.context, True
-    said = None if fixed else _said_context(words)
+) -> tuple[int | None, str]:
+    """(tokens, who says so): a word in the name, else the variant's, else the family's."""
+    said = read_context(segments)
+    given = [variant for variant in variants if variant.context is not None]
     if said is not None:
-        return said
-    is_vl = "vl" in has and capabilities is not None and Capability.VISION in capabilities
-    if is_vl and not fixed:
-        return max(context or 0, _VL_CONTEXT)
-    return context
+        exact = next((variant.context for variant in given if {said[0]} in variant.has), None)
+        return exact or said[1], "name"
+    context = given[-1].context if given else row.context if row else None
+    source = "name (its family)"
+    if context is None and "vl" in segments.all and capabilities and Capability.VISION in capabilities:
+        return _VL_CONTEXT, "name (a vision-language model takes at least this)"
+    return context, source if context is not None else "name"
 
 
-def _said_context(words: list[str]) -> int | None:
-    for word in words[1:]:
-        match = _CONTEXT.fullmatch(word)
-        if match is None:
-            continue
-        value = int(match[1])
-        if match[2] == "m":
-            if word in _CONTEXT_MILLIONS:
-                return value * 1024 * 1024
-            continue
-        if value <= 4096:
-            # 128k is 131072, 200k is 200000: a power of two is meant in binary.
-            return value * 1024 if value & (value - 1) == 0 else value * 1000
-    return None
-
-
-# -- quantization ----------------------------------------------------------------------------------
-
-_GGUF = re.compile(r"(?:ud-)?(i?q\d(?:_[0-9a-z]+)*)")
-_METHODS = ("gptq", "awq", "bnb", "hqq", "exl2", "autoround", "nvfp4", "mxfp4", "mxfp8", "fp8", "fp4")
-_BITS = re.compile(r"[2-8]bit|int[2-8]|w\d{1,2}a\d{1,2}|q[2-8]|bf16|fp16|f16|fp32")
-
-
-def _quantization(org: str, words: list[str], tag: str) -> str | None:
-    gguf = _GGUF.fullmatch(tag) or (_GGUF.fullmatch(_gguf_suffix(words)) if words else None)
-    if gguf and (tag or "gguf" in words or "_" in gguf[1]):
-        return f"gguf-{gguf[1]}"
-    method = next((word for word in words if word in _METHODS), None)
-    bits = next((word for word in words[1:] if _BITS.fullmatch(word)), None)
-    if bits and bits.endswith("bit") and (org == "mlx-community" or "mlx" in words):
-        return f"mlx-{bits}"
-    if method and bits:
-        return f"{method}-{bits}"
-    return method or bits or ("gguf" if "gguf" in words else None)
-
-
-def _gguf_suffix(words: list[str]) -> str:
-    """`q4_k_m` out of [..., "q4", "k", "m"]; `_words` has cut it at the underscores."""
-    for start in range(len(words) - 1, max(len(words) - 4, 0), -1):
-        if re.fullmatch(r"i?q\d(\.\d)?", words[start]):
-            return "_".join(words[start:]).replace(".", "_")
-    return ""
+def _quantization(
+    segments: Segments, row: Family | None, variants: tuple[Variant, ...], table: FamilyTable
+) -> tuple[str | None, str]:
+    said = read_quantization(segments)
+    if said is not None or row is None:
+        return said, "name"
+    native = next((variant.native for variant in reversed(variants) if variant.native), row.native)
+    native = None if native == "none" else native
+    own = table.providers.get(segments.org) == row.provider and row.provider is not None
+    # Others republish in any precision: only of its own provider the silence means what it published.
+    return (native, "name (as its provider publishes it)") if own and native else (None, "name")

@@ -199,7 +199,7 @@ def test_facts_come_from_the_best_source_and_show_the_others(world: World) -> No
     assert (facts.context_length.value, facts.context_length.rank) == (1024, Rank.OPERATOR)
     assert facts.context_length.others == (
         (2048, "config.json max_position_embeddings"),
-        (262144, "name"),
+        (262144, "name (its family)"),
     )
     assert facts.family.value == "qwen3"
     assert facts.parameters.value == 40
@@ -313,8 +313,8 @@ def test_models_of_running_servers_are_listed_under_their_own_names(world: World
     assert catalog.resolve("mine").endpoint is None
     there = catalog.resolve("Qwen/Qwen3-8B@local", CHAT)
     assert (there.id, there.engine, there.spec) == ("Qwen/Qwen3-8B", EngineName.ENDPOINT, None)
-    assert (there.facts.context_length.value, there.facts.context_length.rank) == (4096, Rank.LIVE)
-    assert there.facts.context_length.others == ((40960, "name"),)
+    assert (there.facts.context_length.value, there.facts.context_length.rank) == (4096, Rank.ENGINE)
+    assert there.facts.context_length.others == ((40960, "name (its family)"),)
     again = catalog.resolve("Qwen/Qwen3-8B@mac", CHAT)
     assert again.wire.served_name == "Qwen/Qwen3-8B"
     assert again.endpoint is not None
@@ -360,7 +360,7 @@ def test_an_entry_of_the_model_list(world: World) -> None:
     assert entry["context_length"] == 2048
     assert entry["sources"]["context_length"] == {
         "source": "config.json max_position_embeddings",
-        "others": [{"value": 40960, "source": "name"}],
+        "others": [{"value": 40960, "source": "name (its family)"}],
     }
     assert "problem" not in entry
 
