@@ -15,7 +15,15 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from config.schema import Section, Settings, parse_budget, parse_duration, parse_moment, parse_size
+from config.schema import (
+    Section,
+    Settings,
+    parse_budget,
+    parse_duration,
+    parse_memory,
+    parse_moment,
+    parse_size,
+)
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "configuration.md"
 
@@ -35,7 +43,13 @@ A *duration* is a number of seconds or `30s`, `500ms`, `5m`, `1h30m`. A *size* i
 `8GiB`, `500MB`. A *budget* is a size, a share such as `80%`, or `auto`.
 """
 
-_UNITS = {parse_duration: "duration", parse_size: "size", parse_budget: "budget", parse_moment: "date"}
+_UNITS = {
+    parse_duration: "duration",
+    parse_size: "size",
+    parse_memory: "size, or device to size",
+    parse_budget: "budget",
+    parse_moment: "date",
+}
 
 
 def sections() -> tuple[tuple[str, type[Section]], ...]:

@@ -26,6 +26,7 @@ from pydantic import (
 
 from config.units import parse_budget as parse_budget
 from config.units import parse_duration as parse_duration
+from config.units import parse_memory as parse_memory
 from config.units import parse_moment as parse_moment
 from config.units import parse_size as parse_size
 from config.vocabulary import Capability
@@ -94,6 +95,26 @@ Size = Annotated[
     BeforeValidator(parse_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
 ]
+Memory = Annotated[
+    int | dict[str, int],
+    BeforeValidator(parse_memory),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "propertyNames": {"pattern": "^(host|gpu\\d{1,2})$"},
+                    "additionalProperties": {
+                        "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]
+                    },
+                },
+            ]
+        }
+    ),
+]
 Moment = Annotated[float, BeforeValidator(parse_moment), WithJsonSchema({"type": "string"})]
 Budget = Annotated[
     int | float | Literal["auto"],
@@ -154,8 +175,10 @@ class ModelConfig(Section):
     """The same as `context`, under vLLM's name for it; only one of the two may be given."""
     capabilities: tuple[Capability, ...] | None = None
     """Overrides what the registry found: generate, tool_use, vision, embed, rerank, transcribe …"""
-    memory: Size | None = None
-    """Bytes an instance needs; overrides the estimate."""
+    memory: Memory | None = None
+    """Bytes an instance needs; overrides the estimate. A size is RAM for a `cmd`, and for the other engines
+    what they take on the devices they run on; with a `cmd` it may be given by device:
+    `{gpu0: 20GiB, host: 1GiB}`."""
     concurrency: int | None = Field(default=None, ge=1)
     """Requests at once per instance; more wait. Unset: as many as come (the engine batches)."""
     start_timeout: Duration | None = None
@@ -180,6 +203,11 @@ class ModelConfig(Section):
     """Number format of weights and activations (vLLM); unset: the checkpoint's."""
     trust_remote_code: bool = False
     """Run Python that comes with the checkpoint: only for authors you trust with this machine."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What the operator says it needs on all devices together."""
+        return sum(self.memory.values()) if isinstance(self.memory, dict) else self.memory
 
     @property
     def context_tokens(self) -> int | None:
@@ -214,6 +242,8 @@ class ModelConfig(Section):
             raise ValueError("needs a source (hub id or directory) or a cmd")
         if self.cmd_stop is not None and self.cmd is None:
             raise ValueError("cmd_stop goes with cmd")
+        if isinstance(self.memory, dict) and self.cmd is None:
+            raise ValueError("memory by device goes with cmd; the engines choose their devices: give a size")
         return self
 
 

@@ -55,6 +55,19 @@ def parse_size(value: object) -> int:
     return size
 
 
+def parse_memory(value: object) -> int | dict[str, int]:
+    """Bytes for a size, or bytes by device for `{gpu0: 20GiB, host: 1GiB}`; raises ValueError for anything
+    else."""
+    if not isinstance(value, dict):
+        return parse_size(value)
+    if not value:
+        raise ValueError("names no device: write a size, or {gpu0: 20GiB, host: 1GiB}")
+    for device in value:
+        if not isinstance(device, str) or re.fullmatch(r"host|gpu\d{1,2}", device) is None:
+            raise ValueError(f"{str(device)[:20]!r} is no device: they are host, gpu0, gpu1 …")
+    return {device: parse_size(size) for device, size in value.items()}
+
+
 def parse_budget(value: object) -> int | float | Literal["auto"]:
     """`"auto"`, a share of the device as a float in (0, 1] (from `"80%"`), or bytes as an int."""
     if value == "auto":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 
+from config.schema import ModelConfig
 from config.vocabulary import EngineName
 from registry.engine import (
     HOST,
+    DeviceId,
     Diagnosis,
     Footprint,
     HttpOk,
@@ -44,6 +46,9 @@ class Command:
         text = "\0".join((*words, *options.env.values()))
         if not words or "{port}" not in text:
             return "its cmd needs {port}: the server must listen where we look for it"
+        missing = _devices(options).keys() - {HOST} - {device for device, _ in machine.gpus}
+        if missing:
+            return f"its memory names {', '.join(sorted(missing))}, which this machine does not have"
         if "{path}" in text and model.path is None:
             return f"its cmd needs {{path}}, but {model.source or 'source'} is not on this machine"
         return None
@@ -66,15 +71,16 @@ class Command:
             "models": (healthy, Lists(served)),
             "none": (healthy,),
         }
-        need = options.memory or weights_bytes(model.facts.size_bytes.value or 0) + COMMAND.host_bytes
+        estimate = weights_bytes(model.facts.size_bytes.value or 0) + COMMAND.host_bytes
+        given = _devices(options)
         return LaunchSpec(
             model=model.id,
             engine=self.name,
             argv=tuple(fill(word) for word in (*_words(options.cmd or ()), *options.args)),
-            env={name: fill(value) for name, value in options.env.items()},
+            env={**_visible(given), **{name: fill(value) for name, value in options.env.items()}},
             readiness=proof[options.identity],
             stop=StopPolicy(command=_words(options.cmd_stop) if options.cmd_stop else None),
-            footprint=Footprint({HOST: need}, "models.memory" if options.memory else "estimate"),
+            footprint=Footprint(given, "models.memory") if given else Footprint({HOST: estimate}),
             identity=options.identity,
         )
 
@@ -88,6 +94,22 @@ class Command:
     def diagnose(self, tail: tuple[str, ...], exit_code: int | None) -> Diagnosis:
         """See `registry.engines.diagnosis`."""
         return diagnose(tail, exit_code)
+
+
+def _devices(options: ModelConfig) -> dict[DeviceId, int]:
+    """Bytes per device as the operator gave them; empty when nothing was said."""
+    if isinstance(options.memory, dict):
+        return {DeviceId(device): size for device, size in options.memory.items()}
+    return {HOST: options.memory} if options.memory else {}
+
+
+def _visible(given: dict[DeviceId, int]) -> dict[str, str]:
+    """What keeps a server to the GPUs that were set aside for it; nothing where no GPU is named."""
+    gpus = sorted(int(device.removeprefix("gpu")) for device in given if device != HOST)
+    if not gpus:
+        return {}
+    # Our numbers are NVML's, which are the bus order; CUDA's own default is the fastest first.
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def _words(template: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class MlxLm:
         options, found = options_of(model), checkpoint_of(model)
         context = model.facts.context_length.value
         cache = max(conversation_cache(found.kv, context), 64 * MIB)
-        need = options.memory or on_demand(
+        need = options.memory_bytes or on_demand(
             model.facts.size_bytes.value or 0, found.kv, context=context, overhead=MLX_LM
         )
         return LaunchSpec(
@@ -117,7 +117,7 @@ class MlxLm:
             readiness=(PortOwned(), HttpOk("/health", fatal_statuses=(503,)), first_words(model)),
             # SIGTERM ends it at once, in the middle of an answer too: there is nothing to wait for.
             stop=StopPolicy(),
-            footprint=Footprint({HOST: need}, "models.memory" if options.memory else "estimate"),
+            footprint=Footprint({HOST: need}, "models.memory" if options.memory_bytes else "estimate"),
         )
 
     def wire(self, model: Model) -> Wire:

@@ -167,7 +167,7 @@ class Vllm:
             ),
             readiness=(PortOwned(), HttpOk("/health"), Lists(model.id)),
             stop=StopPolicy(repeat_term_seconds=10.0),
-            footprint=Footprint(placed.devices, "models.memory" if options.memory else "estimate"),
+            footprint=Footprint(placed.devices, "models.memory" if options.memory_bytes else "estimate"),
             measures_free_memory=placed.measures,
             needs_key=True,
         )

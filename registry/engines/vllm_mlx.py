@@ -116,7 +116,8 @@ class VllmMlx:
             readiness=(PortOwned(), *placed.proof, Lists(model.id)),
             stop=StopPolicy(),
             footprint=Footprint(
-                {HOST: options.memory or placed.bytes}, "models.memory" if options.memory else "estimate"
+                {HOST: options.memory_bytes or placed.bytes},
+                "models.memory" if options.memory_bytes else "estimate",
             ),
         )
 

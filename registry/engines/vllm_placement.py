@@ -65,8 +65,8 @@ def _on_gpu(model: Model, machine: Machine) -> Placement:
     share = _share(model)
     measures = _given_cache(model) is None
     devices = {device: int(total * (share or UTILIZATION)) for device, total in chosen}
-    if options.memory is not None:
-        each = options.memory // len(chosen)
+    if options.memory_bytes is not None:
+        each = options.memory_bytes // len(chosen)
         devices = {device: each for device, _ in chosen}
         if share is None:
             share = min(each / min(total for _, total in chosen), UTILIZATION)
@@ -89,7 +89,7 @@ def _on_cpu(model: Model, machine: Machine) -> Placement:
         # The operator wants it to fill a share of the RAM: it measures how much of that is left.
         args += given("--gpu-memory-utilization", options.gpu_memory_utilization)
         args += given("--max-model-len", options.context_tokens)
-        need = options.memory or int(machine.ram_bytes * share)
+        need = options.memory_bytes or int(machine.ram_bytes * share)
         return Placement(tuple(args), {}, {HOST: need}, measures=True)
     context = options.context_tokens or model.facts.context_length.value
     if cache is None:
@@ -97,7 +97,7 @@ def _on_cpu(model: Model, machine: Machine) -> Placement:
         args += ["--kv-cache-memory-bytes", str(cache)]
     if generates(model):
         args += given("--max-model-len", context)
-    need = options.memory or weights + cache + VLLM_CPU.host_bytes
+    need = options.memory_bytes or weights + cache + VLLM_CPU.host_bytes
     return Placement(tuple(args), {}, {HOST: need}, measures=False)
 
 
@@ -108,8 +108,8 @@ def _cpu_cache(model: Model, machine: Machine, context: int | None) -> tuple[int
     """
     options, kv = options_of(model), checkpoint_of(model).kv
     room = min(CPU_CACHE_BYTES, machine.ram_bytes // 4)
-    if options.memory is not None:
-        room = options.memory - weights_bytes(model.facts.size_bytes.value or 0) - VLLM_CPU.host_bytes
+    if options.memory_bytes is not None:
+        room = options.memory_bytes - weights_bytes(model.facts.size_bytes.value or 0) - VLLM_CPU.host_bytes
     room = max(room, CPU_CACHE_LEAST)
     if kv is None or context is None:
         return room, context
@@ -117,7 +117,7 @@ def _cpu_cache(model: Model, machine: Machine, context: int | None) -> tuple[int
         fitting = kv.tokens_in(room, context)
         # A cache has whole blocks: what is cut is cut to them.
         context = context if fitting >= context else max(fitting // CPU_BLOCK * CPU_BLOCK, CPU_BLOCK)
-    elif options.memory is None:
+    elif options.memory_bytes is None:
         room = max(room, kv.bytes_for(context + CPU_BLOCK))
     # Some of the longest at once; more is memory that nobody asked for.
     wanted = kv.bytes_for(context + CPU_BLOCK) * CPU_SEQUENCES

@@ -14,7 +14,15 @@ from config.diff import Difference, difference
 from config.document import parse
 from config.load import load_settings
 from config.places import engine_folder, engines_dir, state_dir
-from config.schema import ModelConfig, Settings, parse_budget, parse_duration, parse_listen, parse_size
+from config.schema import (
+    ModelConfig,
+    Settings,
+    parse_budget,
+    parse_duration,
+    parse_listen,
+    parse_memory,
+    parse_size,
+)
 from config.schema_json import schema_text
 from config.vocabulary import Capability, EngineName
 
@@ -51,6 +59,22 @@ def test_what_is_no_duration(text: object) -> None:
 )
 def test_sizes(text: object, size: int) -> None:
     assert parse_size(text) == size
+
+
+def test_memory_is_a_size_or_sizes_by_device() -> None:
+    assert parse_memory("8GiB") == 8 * 2**30
+    assert parse_memory({"gpu0": "20GiB", "host": 1}) == {"gpu0": 20 * 2**30, "host": 1}
+
+
+@pytest.mark.parametrize("value", [{}, {"cpu": 1}, {0: 1}, {"gpu0": "much"}, {"gpu0": {"x": 1}}, ["8GiB"]])
+def test_what_is_no_memory(value: object) -> None:
+    with pytest.raises(ValueError, match=r"device|size"):
+        parse_memory(value)
+
+
+def test_only_a_command_is_given_its_memory_by_device() -> None:
+    with pytest.raises(ValueError, match="choose their devices"):
+        ModelConfig(source="a/b", memory={"gpu0": "8GiB"})
 
 
 @pytest.mark.parametrize("text", [-1, "", "GiB", "0.8", "1.5B", "80%", 1.5, True, None])

@@ -74,7 +74,7 @@ def test_every_key_of_every_section_is_on_the_page() -> None:
         (Settings, "ttl", "duration", "`10m`"),
         (Settings, "listen", "text", "`127.0.0.1:8080`"),
         (Settings, "default_model", "text", "unset"),
-        (ModelConfig, "memory", "size", "unset"),
+        (ModelConfig, "memory", "size, or device to size", "unset"),
         (ModelConfig, "args", "list of text", "none"),
         (ModelConfig, "pin", "true or false", "`false`"),
         (ModelConfig, "cmd", "text or list of text", "unset"),

