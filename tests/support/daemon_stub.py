@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -112,8 +113,10 @@ def _handler_for(stub: DaemonStub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             for line in answer.lines:
                 if isinstance(line, Hold):
-                    # The client sends nothing more: a read ends when it leaves.
-                    self.connection.recv(1)
+                    # The client sends nothing more: a read ends when it leaves, by a reset where it had
+                    # not read everything.
+                    with suppress(ConnectionResetError):
+                        self.connection.recv(1)
                     stub.client_left.set()
                     return
                 self.wfile.write(f"{line}\n".encode())
