@@ -29,7 +29,7 @@ class AnswerHead:
 
     __slots__ = (
         "chunked", "complete", "content_type", "fault", "fields", "is_events", "is_json", "keep_alive",
-        "kept", "length", "minor", "status", "varies",
+        "kept", "length", "minor", "named", "status", "varies",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,6 +43,8 @@ class AnswerHead:
         """Content-Length of the answer that was parsed; `HeadCache` tells that of the one at hand."""
         self.chunked = False
         self.keep_alive = True
+        self.named: set[bytes] = set()
+        """What Connection names: options, and fields that go no further."""
         self.content_type = b""
         self.is_events = False
         self.is_json = False
@@ -52,6 +54,7 @@ class AnswerHead:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
+        value = value.rstrip(b" \t")  # RFC 9110 5.5: no part of it, and llhttp leaves it there
         if key in _DROPPED:
             if key == b"content-length":
                 if self.length is not None or not value.isdigit():
@@ -63,8 +66,7 @@ class AnswerHead:
                     self.fault = "its Transfer-Encoding is not chunked"
                 self.chunked = True
             elif key == b"connection":
-                lowered = value.lower()
-                self.keep_alive = b"close" not in lowered
+                self.named |= {token.strip() for token in value.lower().split(b",")}
             return
         if key == b"content-type":
             self.content_type = value.lower()
@@ -113,6 +115,11 @@ def parse_answer_head(data: bytes) -> AnswerHead:
     elif version != "1.1":
         raise BadAnswerError(f"it speaks HTTP/{version}")
     head.status = parser.get_status_code()
+    if not 100 <= head.status <= 599:
+        raise BadAnswerError(f"{head.status} is no status (RFC 9110 15)")
+    if head.named:
+        head.keep_alive = head.keep_alive and b"close" not in head.named
+        head.kept = [line for line in head.kept if line.partition(b":")[0].lower() not in head.named]
     head.fields = b"".join(head.kept)
     head.is_events = head.content_type.startswith(b"text/event-stream")
     head.is_json = head.content_type.startswith(b"application/json")

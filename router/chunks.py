@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n]*)?\r\n")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _LINE_LIMIT = 1024
 """Bytes of one size line with its extensions; nobody sends extensions, and a line without an end is an
 attack."""
 _TRAILER_LIMIT = 8192
 """Bytes of all trailer fields; they are dropped."""
+_TRAILERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+\r\n")
+"""What is dropped must be fields: another reader could find the beginning of a request in it."""
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -114,6 +116,8 @@ class ChunkScanner:
                 self._held = data[start:]
                 return data[:start]
             end = found + 4
+            if _TRAILERS.fullmatch(data, after, end) is None:
+                raise FramingError("a trailer field is malformed")
         self.ended = True
         self.rest = data[end:]
         return data[:start]

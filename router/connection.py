@@ -8,6 +8,8 @@ answered in order, and a pipelining client holds at most one read of ours.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import cast
 
 import structlog
@@ -26,10 +28,14 @@ from router.wheel import NEVER
 
 log = structlog.get_logger("modelyard.front")
 
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER of no time: closing sends a reset."""
 _LARGE = 65536
 """Bodies above this are read into a reused buffer and never copied."""
 _PIPELINED = 65536
 """Bytes of further requests read while one is answered; then reading stops until it is."""
+_EMPTY_LINES = 4
+"""Empty lines skipped before a request; RFC 9112 2.2 asks for one, of clients that end a body with it."""
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 4 * 2**20
 """After an early refusal the client may still be sending: closing at once would take the refusal away from
@@ -180,8 +186,12 @@ class FrontConnection(asyncio.BufferedProtocol):
             self._paused = False
             self.transport.resume_reading()
 
-    def cut(self) -> None:
-        """Close hard."""
+    def cut(self, *, reset: bool = False) -> None:
+        """Close hard; with a *reset* where the client reads until the end: a mere end would be a proper
+        one."""
+        sock = self.transport.get_extra_info("socket") if reset else None
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     def shutdown(self) -> None:
@@ -232,8 +242,10 @@ class FrontConnection(asyncio.BufferedProtocol):
         """Parse the head that *data* begins with and start on its body; None if it is not complete."""
         shared = self._shared
         limits = shared.limits
-        while data.startswith(b"\r\n"):
-            data = data[2:]  # RFC 9112 2.2: an empty line before a request is skipped
+        if data.startswith(b"\r\n"):
+            # RFC 9112 2.2: an empty line before a request is skipped, but no flood of them.
+            for _ in range(_EMPTY_LINES):
+                data = data.removeprefix(b"\r\n")
         end = data.find(END, 0, limits.header_bytes)
         if end < 0:
             if len(data) >= limits.header_bytes:

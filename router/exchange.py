@@ -54,7 +54,7 @@ class ClientSide(Protocol):
         """The answer is complete; *keep* the connection for another request."""
         ...
 
-    def cut(self) -> None:
+    def cut(self, *, reset: bool = False) -> None:
         """Close hard: what was sent must not look complete."""
         ...
 
@@ -286,7 +286,7 @@ class Exchange:
             self.refuse(refusal)
             return
         if end is End.CUT:
-            self.side.cut()
+            self.side.cut(reset=relay.framing == b"close")
         # An engine's own error, said as an event, is no failure of the instance.
         answered = end is End.SAID and relay.head is not None and relay.head.status != 200
         outcome = Outcome.SERVED if answered else Outcome.UPSTREAM_FAILED
@@ -339,7 +339,7 @@ class Exchange:
             return
         out = relay.fail(refusal)
         if relay.end is End.CUT:
-            self.side.cut()
+            self.side.cut(reset=relay.framing == b"close")
         else:
             self.side.write(out)
         self._drop_upstream()
@@ -365,7 +365,7 @@ class Exchange:
         self._drop_upstream()
         self.give_lease(Outcome.ABANDONED)
         if relay is not None and relay.committed:
-            self.side.cut()
+            self.side.cut(reset=relay.framing == b"close")
             self._end(Outcome.ABANDONED, keep=False, code="internal_error")
         else:
             self.refuse(refused.internal(), close=True)

@@ -12,7 +12,7 @@ import re
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from router.ports import Refusal
-from router.refused import RefusedError, bad_request, encoded_body, tunnel, websocket
+from router.refused import RefusedError, bad_request, encoded_body, method_unsupported, websocket
 
 END = b"\r\n\r\n"
 
@@ -31,11 +31,16 @@ _SINGLE = frozenset(
 )
 """Twice one of these has two readings; we take none."""
 
+_REQUEST_LINE = re.compile(rb"[A-Z-]+ [\x21-\x7e]+ HTTP/1\.[01]\r\n")
+"""RFC 9112 3. llhttp also takes several spaces, bytes beyond ASCII, and other protocols' names."""
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _AUTHORITY_END = re.compile(rb"[/?]")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _KNOWN_CONNECTION = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b""))
 
+
+_NOT_SERVED = frozenset((b"CONNECT", b"TRACE"))
+"""This is no forward proxy, and what TRACE would echo are the caller's credentials."""
 
 _VARYING = (b"x-request-id", b"traceparent", b"idempotency-key")
 
@@ -82,6 +87,7 @@ class RequestHead:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
+        value = value.rstrip(b" \t")  # RFC 9110 5.5: no part of it, and llhttp leaves it there
         headers = self.headers
         if key in headers:
             if key in _SINGLE:
@@ -145,13 +151,15 @@ def parse_request_head(data: bytes, *, max_fields: int) -> RequestHead:
         head.close = True
     elif version != "1.1":
         raise RefusedError(_version_refusal(version))
+    if _REQUEST_LINE.match(data) is None:
+        raise RefusedError(bad_request("the request line is malformed"))
     fields = data.count(b"\r\n") - 2
     if fields > max_fields:
         message = f"the request has {fields} header fields; the limit is {max_fields} (limits.header_count)"
         raise RefusedError(Refusal(431, "too_many_headers", message))
     head.method = parser.get_method()
-    if head.method == b"CONNECT":
-        raise RefusedError(tunnel())
+    if head.method in _NOT_SERVED:
+        raise RefusedError(method_unsupported(head.method.decode()))
     _check(head)
     head.fields = b"".join(head.kept)
     head.special = b"upgrade" in head.headers or b"content-encoding" in head.headers
@@ -198,6 +206,8 @@ def _check(head: RequestHead) -> None:
 def _origin_form(head: RequestHead, target: bytes) -> bytes:
     """The path of an absolute target, whose authority replaces the Host field (RFC 9112 3.2.2)."""
     if target == b"*":
+        if head.method != b"OPTIONS":
+            raise RefusedError(bad_request("the request target * is for OPTIONS only"))
         return target
     if not target[:8].lower().startswith((b"http://", b"https://")):
         raise RefusedError(bad_request("the request target must be a path"))
@@ -226,7 +236,12 @@ def _obey_connection(head: RequestHead, connection: bytes) -> None:
         head.close = True
     named = tokens - _KNOWN_CONNECTION
     if named:
-        head.kept = [line for line in head.kept if line.partition(b":")[0].lower() not in named]
+        head.kept = _without(head.kept, named)
+        head.control_kept = _without(head.control_kept, named)
+
+
+def _without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
 def special_objection(head: RequestHead, *, for_engine: bool) -> Refusal | None:

@@ -65,9 +65,9 @@ def websocket() -> Refusal:
     return Refusal(501, "websocket_unsupported", "WebSocket is not supported on this path")
 
 
-def tunnel() -> Refusal:
-    """501: CONNECT."""
-    return Refusal(501, "method_unsupported", "CONNECT is not supported: this is not a forward proxy")
+def method_unsupported(method: str) -> Refusal:
+    """501: CONNECT and TRACE."""
+    return Refusal(501, "method_unsupported", f"{method} is not supported: this is not a forward proxy")
 
 
 def engine_unreachable(model: str, why: str) -> Refusal:

@@ -187,7 +187,8 @@ class Relay:
         if self.bodyless or head.status in (204, 304):
             self.end = End.COMPLETE
             self.reusable = self.reusable and not data
-            return self._commit(head, b"length" if self._length is not None else b"")
+            # RFC 9110 8.6: 204 has no length, and 304's would be that of another answer.
+            return self._commit(head, b"length" if self.bodyless and self._length is not None else b"")
         if head.chunked:
             self._scanner = ChunkScanner()
         else:
@@ -361,7 +362,7 @@ class Relay:
             out = self.fail(refusal_of(head.status, body))
             self.reusable = reusable
             return out
-        if why is Held.DOCUMENT and not is_document(body):
+        if why in (Held.DOCUMENT, Held.WRAP) and not is_document(body):
             return self.fail(refused.answer_cut(self.model))
         self._tail.note(body)
         self.end = End.COMPLETE

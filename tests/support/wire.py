@@ -189,7 +189,7 @@ class RawClient:
 
     async def chunk(self) -> bytes:
         """The next chunk's content; b"" for the last one."""
-        size = int(await self.reader.readuntil(b"\r\n"), 16)
+        size = int((await self.reader.readuntil(b"\r\n")).partition(b";")[0], 16)
         data = await self.reader.readexactly(size + 2)
         assert data[-2:] == b"\r\n"
         return data[:-2]

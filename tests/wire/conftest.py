@@ -7,25 +7,10 @@ import asyncio
 import pytest
 import uvloop
 
-from router.ports import FrontLimits
-from tests.support.wire import Run, Scenario, World
+from tests.support.playing import LOOPS, player
+from tests.support.wire import Run
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=LOOPS)
 def run(request: pytest.FixtureRequest) -> Run:
-    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-
-    def play(scenario: Scenario, *, limits: FrontLimits | None = None) -> None:
-        async def whole() -> None:
-            world = World(limits)
-            await world.start()
-            try:
-                async with asyncio.timeout(10):
-                    await scenario(world)
-            finally:
-                await world.close()
-
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(whole())
-
-    return play
+    return player(uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop)
