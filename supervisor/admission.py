@@ -34,7 +34,8 @@ class ModelPicture:
     leases: int = 0
     waiting: int = 0
     oldest_wait: float = 0.0
-    """Seconds the first of those waiting has waited."""
+    """Seconds the first of those waiting has waited; no more than since its model was last stopped for
+    another: whoever is left over from its turn stands behind those it was stopped for."""
     wanted: bool = False
     """To be started although nobody waits (preload), if it fits without evicting anybody."""
     pinned: bool = False
@@ -67,6 +68,8 @@ class Evict:
     model: ModelId
     beneficiary: ModelId
     reason: str
+    grace: float
+    """Seconds its open answers may run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +97,25 @@ def decide(picture: FleetPicture, policy: Policy) -> Plan:
     return _Round(picture, policy).plan()
 
 
-def can_never_fit(need: Mapping[DeviceId, int], budgets: Mapping[DeviceId, int]) -> str | None:
-    """Why *need* exceeds a whole budget, with the numbers; None when it could fit an empty machine."""
+def can_never_fit(
+    need: Mapping[DeviceId, int],
+    budgets: Mapping[DeviceId, int],
+    pinned: Mapping[ModelId, Mapping[DeviceId, int]] | None = None,
+) -> str | None:
+    """Why *need* exceeds what could ever be free, with the numbers; None when it could fit.
+
+    *pinned*: what models that nobody may stop hold. Waiting for them would be waiting for an operator.
+    """
     for device, bytes_ in need.items():
         budget = budgets.get(device)
         if budget is None:
             return f"needs {gib(bytes_)} on {device}, which this machine does not have"
         if bytes_ > budget:
             return f"needs {gib(bytes_)} on {device}, whose budget is {gib(budget)}"
+        holders = {model: held[device] for model, held in (pinned or {}).items() if held.get(device)}
+        if bytes_ > budget - sum(holders.values()):
+            who = ", ".join(f"{model} ({gib(held)})" for model, held in sorted(holders.items()))
+            return f"needs {gib(bytes_)} on {device}, whose budget is {gib(budget)} and where {who} is pinned"
     return None
 
 
@@ -123,6 +137,11 @@ class _Round:
         self.notes: dict[ModelId, str] = {}
         self.ask_again: float | None = None
         self.starting = [m for m in picture.models if m.state is State.STARTING]
+        self.pinned = {
+            m.model: m.reserved
+            for m in picture.models
+            if m.pinned and m.state in (State.STARTING, State.READY)
+        }
         self.leaving = {m.model for m in picture.models if m.state in (State.DRAINING, State.STOPPING)}
         self.free = dict(self.budgets)
         self.coming: dict[DeviceId, int] = dict.fromkeys(self.budgets, 0)
@@ -147,7 +166,7 @@ class _Round:
         return Plan(tuple(self.decisions), self.ask_again, self.notes)
 
     def _admit(self, model: ModelPicture, *, evict: bool) -> None:
-        never = can_never_fit(model.need, self.budgets)
+        never = can_never_fit(model.need, self.budgets, self.pinned)
         if never is not None:
             self.decisions.append(Refuse(model.model, never))
             return
@@ -197,11 +216,12 @@ class _Round:
         if not missing:
             self.notes[model.model] = "waiting for " + ", ".join(sorted(self.leaving)) + " to stop"
             return
-        idle = [self._candidate(m) for m in self.models if self._is_idle_victim(m)]
+        resting = [m for m in self.models if self._is_idle_victim(m)]
+        idle = [self._candidate(m) for m in resting]
         victims = choose_victims(idle, missing)
         reason = "idle"
         if victims is None:
-            busy = [self._candidate(m) for m in self.models if self._is_busy_victim(m)]
+            busy = [self._candidate(m) for m in self.models if self._is_busy_victim(m) and m not in resting]
             if model.oldest_wait < self.policy.max_wait:
                 if choose_victims(idle + busy, missing) is not None:
                     self._again(self.policy.max_wait - model.oldest_wait)
@@ -209,40 +229,52 @@ class _Round:
                 return
             victims = choose_victims(idle + busy, missing)
             reason = f"a request for {model.model} has waited for {model.oldest_wait:.0f} s"
+            fresh = [victim for victim in victims or () if victim.resident < self._residency]
+            if fresh:
+                self._again(self._residency - min(victim.resident for victim in fresh))
+                self.notes[model.model] = self._blockers_note(fresh)
+                return
         if victims is None:
-            self.notes[model.model] = "waiting for memory that pinned or starting models hold"
+            self.notes[model.model] = "waiting for memory that starting models hold"
             return
         for victim in victims:
-            self.decisions.append(Evict(victim.model, model.model, reason))
+            grace = self._grace(victim.resident, model.oldest_wait - self.policy.max_wait)
+            self.decisions.append(Evict(victim.model, model.model, reason, grace))
             self.leaving.add(victim.model)
             self._move(self.coming, victim.frees, +1)
         self.notes[model.model] = "waiting for " + ", ".join(v.model for v in victims) + " to stop"
 
     @staticmethod
     def _candidate(model: ModelPicture) -> Candidate:
-        return Candidate(model.model, model.reserved, model.idle)
+        return Candidate(model.model, model.reserved, model.idle, model.resident)
 
     def _is_idle_victim(self, model: ModelPicture) -> bool:
         if model.state is not State.READY or model.pinned or model.leases or model.waiting:
             return False
         if model.model in self.leaving:
             return False
-        if model.resident >= self.policy.min_residency or model.idle >= self.policy.settle:
+        if model.resident >= self._residency or model.idle >= self.policy.settle:
             return True
-        self._again(
-            min(self.policy.min_residency - model.resident, self.policy.settle - model.idle),
-        )
+        self._again(min(self._residency - model.resident, self.policy.settle - model.idle))
         return False
 
     def _is_busy_victim(self, model: ModelPicture) -> bool:
-        if model.state is not State.READY or model.pinned or model.model in self.leaving:
-            return False
-        return bool(model.leases or model.waiting) or model.idle < self.policy.settle
+        return model.state is State.READY and not model.pinned and model.model not in self.leaving
+
+    @property
+    def _residency(self) -> float:
+        """What `min_residency` may take of a bounded wait: a victim's residency and grace share one bound."""
+        return min(self.policy.min_residency, self.policy.drain_grace)
+
+    def _grace(self, resident: float, overdue: float) -> float:
+        """Seconds a victim's answers may run on, less what its residency has cost a waiter *overdue*."""
+        unprotected = max(resident - max(overdue, 0.0), 0.0)
+        return self.policy.drain_grace - max(self._residency - unprotected, 0.0)
 
     def _blockers_note(self, busy: Iterable[Candidate]) -> str:
         names = sorted({candidate.model for candidate in busy})
         if not names:
-            return "waiting for memory that pinned or starting models hold"
+            return "waiting for memory that starting models hold"
         return "waiting for memory: " + ", ".join(names) + " in use"
 
     def _again(self, seconds: float) -> None:

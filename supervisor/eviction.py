@@ -17,6 +17,8 @@ class Candidate:
     """Bytes it holds per device."""
     idle: float
     """Seconds since its last lease ended; 0 while it is leased."""
+    resident: float = 0.0
+    """Seconds since it became ready."""
 
 
 def shortage(need: Mapping[DeviceId, int], free: Mapping[DeviceId, int]) -> dict[DeviceId, int]:

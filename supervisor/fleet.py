@@ -213,7 +213,12 @@ class Supervisor:
         if instance.state is State.BACKOFF and not instance.restart_helps:
             raise instance.failure()
         if instance.state is State.STOPPED:
-            never = can_never_fit(self._need(instance.model), self._budgets)
+            pinned = {
+                i.id: i.reserved
+                for i in self.instances.values()
+                if i.pinned and i.state in (State.STARTING, State.READY)
+            }
+            never = can_never_fit(self._need(instance.model), self._budgets, pinned)
             if never is not None:
                 raise self._too_large(model, never)
         limit = self.policy.request_timeout if timeout is None else timeout
@@ -378,9 +383,9 @@ class Supervisor:
             case Start(model, reserve):
                 self._to_preload.discard(model)
                 self.instances[model].start(reserve)
-            case Evict(model, beneficiary, reason):
-                self._emit(EventKind.EVICTED, model, beneficiary=beneficiary, reason=reason)
-                self.instances[model].stop()
+            case Evict(model, beneficiary, reason, grace):
+                self._emit(EventKind.EVICTED, model, beneficiary=beneficiary, reason=reason, grace=grace)
+                self.instances[model].evict(drain_grace=grace)
             case Refuse(model, reason):
                 self._to_preload.discard(model)
                 error = self._too_large(model, reason)
@@ -403,7 +408,7 @@ class Supervisor:
             reserved=instance.reserved,
             leases=instance.leases,
             waiting=self.pool.queue_length(instance.id),
-            oldest_wait=self.pool.oldest_wait(instance.id),
+            oldest_wait=min(self.pool.oldest_wait(instance.id), now - instance.evicted_at),
             wanted=instance.id in self._to_preload,
             pinned=instance.pinned,
             idle=now - instance.idle_since if ready and instance.leases == 0 else 0.0,

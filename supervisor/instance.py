@@ -10,6 +10,7 @@ Only this module assigns an instance's state. Everybody else posts events and re
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 
@@ -57,6 +58,8 @@ class Instance:
         self.started_at = 0.0
         self.ready_at = 0.0
         self.idle_since = 0.0
+        self.evicted_at = -math.inf
+        """When it was last stopped for another model."""
         self.starts = 0
         self.note = ""
         self.last_log: str | None = None
@@ -80,6 +83,7 @@ class Instance:
         self._grace: Timer | None = None
         self._retry: Timer | None = None
         self._drain_grace = policy.drain_grace
+        self._drained_by = math.inf
         self._perform = {
             Command.SPAWN: self._spawn,
             Command.PROBE: self._probe,
@@ -177,10 +181,15 @@ class Instance:
     def stop(self, *, drain_grace: float | None = None) -> None:
         """Evicted, idle, unloaded or shut down. Leases get *drain_grace* seconds (default: the policy's)."""
         grace = self._policy.drain_grace if drain_grace is None else drain_grace
-        if self.state is State.DRAINING and grace < self._drain_grace:
-            self._arm_grace(grace)
+        if self.state is State.DRAINING and self._world.clock.now() + grace < self._drained_by:
+            self._arm_drain(grace)
         self._drain_grace = grace
         self.post(Event.STOP)
+
+    def evict(self, *, drain_grace: float) -> None:
+        """Stop it for another model, which comes before those who still wait for this one."""
+        self.evicted_at = self._world.clock.now()
+        self.stop(drain_grace=drain_grace)
 
     def hurry(self) -> None:
         """End it now: no more grace for its leases, none for its tree."""
@@ -333,7 +342,7 @@ class Instance:
         if self.leases == 0:
             self.post(Event.DRAINED)
         else:
-            self._arm_grace(self._drain_grace)
+            self._arm_drain(self._drain_grace)
 
     def _blame(self) -> None:
         # What the check said is the cause: the exit that follows is our own doing. Said now, so that those
@@ -435,6 +444,10 @@ class Instance:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+
+    def _arm_drain(self, seconds: float) -> None:
+        self._drained_by = self._world.clock.now() + seconds
+        self._arm_grace(seconds)
 
     def _arm_grace(self, seconds: float) -> None:
         self._disarm_grace()

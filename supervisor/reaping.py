@@ -47,4 +47,5 @@ def reap(instances: Iterable[Idleness]) -> Reaping:
             stop.append(one.model)
         elif look_again is None or left < look_again:
             look_again = left
-    return Reaping(tuple(stop), look_again)
+    # Never zero: a timer that fires a hair too early would spin.
+    return Reaping(tuple(stop), None if look_again is None else max(look_again, 0.01))

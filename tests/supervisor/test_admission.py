@@ -57,7 +57,7 @@ def words(found: Plan) -> list[str]:
         match decision:
             case Start(name, _):
                 out.append(f"start {name}")
-            case Evict(name, beneficiary, _):
+            case Evict(name, beneficiary, _, _):
                 out.append(f"evict {name} for {beneficiary}")
             case Refuse(name, _):
                 out.append(f"refuse {name}")
@@ -102,8 +102,14 @@ def test_nothing_is_evicted_in_vain() -> None:
         model("idle", State.READY, idle=90, size=5),
         model("pinned", State.READY, idle=90, size=5, pinned=True),
     )
-    assert words(found) == []
-    assert found.notes == {"new": "waiting for memory that pinned or starting models hold"}
+    assert words(found) == ["refuse new"]
+    starting = plan(
+        model("new", waiting=1, size=20),
+        model("idle", State.READY, idle=90, size=5),
+        model("s", State.STARTING, size=5),
+    )
+    assert words(starting) == []
+    assert starting.notes == {"new": "waiting for memory that starting models hold"}
 
 
 def test_a_busy_instance_is_waited_for_until_max_wait_is_over() -> None:
@@ -118,7 +124,10 @@ def test_a_busy_instance_is_waited_for_until_max_wait_is_over() -> None:
 
 def test_a_pinned_instance_is_never_evicted() -> None:
     pinned = model("pinned", State.READY, pinned=True, idle=500, size=20)
-    assert words(plan(model("new", waiting=1, oldest=500), pinned)) == []
+    found = plan(model("new", waiting=1, oldest=500), pinned).decisions
+    assert [type(decision) for decision in found] == [Refuse]
+    assert isinstance(found[0], Refuse)
+    assert found[0].reason.endswith("whose budget is 20.0 GiB and where pinned (20.0 GiB) is pinned")
 
 
 def test_a_starting_instance_is_no_victim() -> None:
@@ -231,7 +240,7 @@ def test_no_decision_breaks_an_invariant(picture: FleetPicture) -> None:
                 for device, bytes_ in reserve.items():
                     reserved[device] = reserved.get(device, 0) + bytes_
                     assert reserved[device] <= picture.budgets[device]  # I2
-            case Evict(_, beneficiary, _):
+            case Evict(_, beneficiary, _, _):
                 assert subject.state is State.READY
                 assert not subject.pinned
                 waiter = by_id[beneficiary]
@@ -239,7 +248,12 @@ def test_no_decision_breaks_an_invariant(picture: FleetPicture) -> None:
                 if subject.leases:
                     assert waiter.oldest_wait >= Policy().max_wait  # I3
             case Refuse():
-                assert any(b > picture.budgets.get(d, 0) for d, b in subject.need.items())
+                held = dict.fromkeys(picture.budgets, 0)
+                for m in picture.models:
+                    if m.pinned and m.state in (State.STARTING, State.READY):
+                        for d, b in m.reserved.items():
+                            held[d] += b
+                assert any(b > picture.budgets.get(d, 0) - held[d] for d, b in subject.need.items())
     assert len({d.model for d in found.decisions}) == len(found.decisions)
     if found.ask_again_in is not None:
         assert found.ask_again_in > 0

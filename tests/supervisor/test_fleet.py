@@ -385,10 +385,12 @@ def test_a_model_pinned_by_hand_is_neither_reaped_nor_evicted_until_it_is_let_go
     fleet.advance(5)
     assert fleet.supervisor.pin(A, pinned=True).pinned
     other = fleet.request("b")
+    assert isinstance(other.error, ModelTooLargeError), "waiting would be waiting for the operator"
+    assert "where a (15.0 GiB) is pinned" in str(other.error)
     fleet.advance(120)
     assert fleet.state("a") == "ready"
-    assert other.open
     assert not fleet.supervisor.pin(A, pinned=False).pinned
+    other = fleet.request("b")
     fleet.advance(10)
     assert other.lease is not None
 

@@ -55,6 +55,8 @@ class FakeClock:
         self._now = 1000.0
         self._heap: list[tuple[float, int, FakeTimer]] = []
         self._order = itertools.count()
+        self.after_each: Callable[[], None] = lambda: None
+        """Called after every timer that fired."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -80,6 +82,7 @@ class FakeClock:
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 callback()
+                self.after_each()
                 fired += 1
                 assert fired < 100_000, "timers that re-arm themselves without end"
         self._now = end
@@ -159,11 +162,14 @@ class FakeChild:
             self.listener.exited(report)
 
 
-class _Check:
+class FakeCheck:
+    """A readiness check that can be called off."""
+
     def __init__(self) -> None:
         self.cancelled = False
 
     def cancel(self) -> None:
+        """Nothing is reported afterwards."""
         self.cancelled = True
 
 
@@ -219,21 +225,7 @@ class FakeWorld:
         script = self._script(spec.model)
         self.log(f"launch {spec.model}/{incarnation}")
         self.spawns += 1
-        record = ChildRecord(
-            model=spec.model,
-            engine=spec.engine,
-            fingerprint=spec.fingerprint,
-            incarnation=incarnation,
-            port=port,
-            key=key,
-            shim_pid=next(self._pids),
-            shim_started=0.0,
-            pid=next(self._pids),
-            boot_id="boot",
-            socket="",
-            log=f"/log/{spec.model}",
-            spawned_at=self.clock.wall(),
-        )
+        record = self._record(spec, port, key, incarnation)
         if script.spawn_fails:
             self.clock.call_later(script.spawn_after, lambda: listener.spawn_failed(script.spawn_fails))
         else:
@@ -249,6 +241,27 @@ class FakeWorld:
             self.clock.call_later(script.exit_after, lambda: child.end(report))
         listener.spawned(child)
 
+    def _record(self, spec: LaunchSpec, port: int, key: str, incarnation: int) -> ChildRecord:
+        return ChildRecord(
+            model=spec.model,
+            engine=spec.engine,
+            fingerprint=spec.fingerprint,
+            incarnation=incarnation,
+            port=port,
+            key=key,
+            shim_pid=next(self._pids),
+            shim_started=0.0,
+            pid=next(self._pids),
+            boot_id="boot",
+            socket="",
+            log=f"/log/{spec.model}",
+            spawned_at=self.clock.wall(),
+        )
+
+    def leave_behind(self, spec: LaunchSpec, script: Script) -> None:
+        """A tree of *spec* that an earlier daemon has left."""
+        self.left_behind.append((self._record(spec, 39999, "key", 1), script))
+
     async def survivors(self) -> tuple[ChildRecord, ...]:
         """What an earlier daemon left."""
         return tuple(record for record, _ in self.left_behind)
@@ -263,10 +276,10 @@ class FakeWorld:
 
     # -- Readiness
 
-    def check(self, child: Child, spec: LaunchSpec, listener: ReadinessListener) -> _Check:
+    def check(self, child: Child, spec: LaunchSpec, listener: ReadinessListener) -> FakeCheck:
         """Ready when the script says, counted from the spawn."""
         assert isinstance(child, FakeChild)
-        check, script = _Check(), child.script
+        check, script = FakeCheck(), child.script
         done = self.clock.now() - child.spawned_at
 
         def ready() -> None:
@@ -367,16 +380,17 @@ def make_model(
     concurrency: int | None = None,
     alone: bool = False,
     device: DeviceId = HOST,
+    need: Mapping[DeviceId, int] | None = None,
     given: bool = False,
     argv: tuple[str, ...] = ("engine", "{port}"),
 ) -> Model:
-    """A model of *size* bytes on *device*."""
+    """A model of *size* bytes on *device*, or of *need*."""
     model_id = ModelId(name)
     spec = LaunchSpec(
         model=model_id,
         engine=EngineName.COMMAND,
         argv=argv,
-        footprint=Footprint({device: size}, "models.memory" if given else "estimate"),
+        footprint=Footprint(need or {device: size}, "models.memory" if given else "estimate"),
         measures_free_memory=alone,
     )
     return Model(
