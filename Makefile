@@ -41,6 +41,11 @@ setup: $(VENV)/.installed-dev ## make .venv with modelyard, editable, and everyt
 .PHONY: test
 test: $(VENV)/.installed-dev engine-for-tests ## rings 1-5: pure, in memory, wire, processes, and mlx-lm on the CPU
 	$(PYTEST) -m "not packaging"
+	@$(MAKE) simulate
+
+.PHONY: simulate
+simulate: $(VENV)/.installed-dev ## a million events of random worlds under the real supervisor; minutes
+	$(PYTEST) -m simulation tests/sim -rP
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev ## rings 1-3: no process, no sleep, under 30 s

@@ -7,7 +7,7 @@ times, live trees and the memory they hold are kept anew, by model.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from registry.engine import DeviceId, LaunchSpec, ModelId
@@ -87,7 +87,8 @@ class Watch:
         """Their readiness check failed: they may be stopped while they start."""
         self.launching: dict[ModelId, LaunchSpec] = {}
         self.alive: dict[ModelId, LaunchSpec] = {}
-        self.overshoot: dict[DeviceId, int] = dict.fromkeys(budgets, 0)
+        self.granted: dict[ModelId, Mapping[DeviceId, int]] = {}
+        """What was set aside for each tree when it started, until the tree is empty."""
         self.fleet: Fleet | None = None
         self._last = clock.now()
         self._instances: dict[ModelId, Instance] = {}
@@ -132,22 +133,29 @@ class Watch:
 
     def may_cut(self, model: ModelId, why: str, after: float) -> None:
         """*model* may be stopped with leases out, *after* so many seconds."""
-        self.of(model).closing = (why, self.clock.now() + after)
+        books, until = self.of(model), self.clock.now() + after
+        if books.closing is None or books.state is not State.DRAINING or until < books.closing[1]:
+            books.closing = (why, until)
 
-    def launch(self, spec: LaunchSpec, instances: Iterable[Instance]) -> None:
+    def launch(self, spec: LaunchSpec) -> None:
         """I1, I2 and I9, at the moment of a start."""
         model = spec.model
         self.launches += 1
         if model in self.launching or model in self.alive:
             raise ViolationError(f"I1: {model} is started while it has a tree")
         self.launching[model] = spec
-        reserved = _reserved(instances)
-        for device, bytes_ in reserved.items():
-            if bytes_ > self.budgets.get(device, 0) and spec.footprint.bytes_by_device.get(device, 0):
-                raise ViolationError(
-                    f"I2: the start of {model} makes {bytes_} bytes reserved on {device}, "
-                    f"whose budget is {self.budgets.get(device, 0)}"
-                )
+        self.granted[model] = dict(self._instances[model].reserved)
+        for device in spec.footprint.bytes_by_device:
+            sums = {
+                "reserved": sum(i.reserved.get(device, 0) for i in self._instances.values()),
+                "granted to trees that live": sum(held.get(device, 0) for held in self.granted.values()),
+            }
+            for what, bytes_ in sums.items():
+                if bytes_ > self.budgets.get(device, 0):
+                    raise ViolationError(
+                        f"I2: with {model}, {bytes_} bytes are {what} on {device}, "
+                        f"whose budget is {self.budgets.get(device, 0)}"
+                    )
         if not self._instances[model].reserved and spec.footprint.total:
             raise ViolationError(f"I2: {model} is started without a reservation")
         self._alone(spec)
@@ -179,6 +187,7 @@ class Watch:
         self.ends += 1
         self.launching.pop(model, None)
         self.alive.pop(model, None)
+        self.granted.pop(model, None)
 
     def on_event(self, event: SupervisorEvent) -> None:
         """What the supervisor reports."""
@@ -259,7 +268,7 @@ class Watch:
             if books.waiting:
                 if pool.queue_length(model) != books.waiting:
                     raise ViolationError(
-                        f"I4: {pool.queue_length(model)} wait for {model}, and {books.waiting} were not answered"
+                        f"I4: {pool.queue_length(model)} wait for {model}; {books.waiting} were not answered"
                     )
                 self._waits(instance, books, passed, now)
         if pool.waiting != waiting:
@@ -297,14 +306,6 @@ class Watch:
         between = turns * len(self.books)
         calm = self.policy.max_wait * (1 + turns) + (1 + ahead + between) * self._unit
         return calm + faults * (self._unit + self.policy.backoff_max * 1.2)
-
-
-def _reserved(instances: Iterable[Instance]) -> dict[DeviceId, int]:
-    sums: dict[DeviceId, int] = {}
-    for instance in instances:
-        for device, bytes_ in instance.reserved.items():
-            sums[device] = sums.get(device, 0) + bytes_
-    return sums
 
 
 def _devices(spec: LaunchSpec) -> set[DeviceId]:

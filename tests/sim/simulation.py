@@ -90,15 +90,17 @@ class SimWorld(FakeWorld):
         dice = random.Random(f"{self.trace.seed} {model} {number}")
         faults, luck = self.trace.faults, dice.random()
         ready = self.plans[model].load_seconds * dice.uniform(0.8, 1.2)
+        born = dice.choice([0.01, 0.2, 1.0])
         if luck < 0.06 * faults:
-            return Script(ready_after=None, exit_after=dice.uniform(0.01, START_LIMIT))
+            return Script(born, ready_after=None, exit_after=dice.uniform(0.01, START_LIMIT))
         if luck < 0.09 * faults:  # it hangs until the readiness check gives up
-            return Script(ready_after=None, not_ready_after=START_LIMIT - 0.1)
+            return Script(born, ready_after=None, not_ready_after=START_LIMIT - 1.1)
         if luck < 0.12 * faults:
-            return Script(spawn_fails="fork: out of memory")
+            return Script(born, spawn_fails="fork: out of memory")
         if luck < 0.2 * faults:
-            return Script(ready_after=ready, exit_after=ready + dice.uniform(0, 20))
+            return Script(born, ready_after=ready, exit_after=ready + dice.uniform(0, 20))
         return Script(
+            born,
             ready_after=ready,
             ignores_term=dice.random() < 0.1 * faults,
             stop_takes=dice.choice([0.01, 0.5, 2.0]),
@@ -108,8 +110,7 @@ class SimWorld(FakeWorld):
         self, spec: LaunchSpec, *, port: int, key: str, incarnation: int, listener: ChildListener
     ) -> None:
         """Checked before it is done."""
-        assert self.fleet is not None
-        self.observer.launch(spec, self.fleet.supervisor.instances.values())
+        self.observer.launch(spec)
         super().launch(
             spec, port=port, key=key, incarnation=incarnation, listener=_Listener(self, spec, listener)
         )
@@ -215,9 +216,7 @@ class Simulation:
         names = list(self.models)
         match happening:
             case Arrive(_, model, service, patience, fails):
-                self._arrives(
-                    names[model % len(names)], service, patience=patience, fails=fails
-                )
+                self._arrives(names[model % len(names)], service, patience=patience, fails=fails)
             case Talk(_, models, service, think):
                 self._says([names[model % len(names)] for model in models], service, think)
             case Crash(_, nth):
@@ -299,11 +298,19 @@ class Simulation:
             except SupervisorError as error:
                 refused(error)
                 return
+            self._could_fit(model)
             if patience is not None:
                 self.fake.clock.call_later(patience, lambda: self._leaves(client, waiter.cancel))
                 return
         if patience is not None:
             self.fake.clock.call_later(patience, lambda: self._leaves(client, lambda: None))
+
+    def _could_fit(self, model: ModelId) -> None:
+        """I7: whoever is made to wait could be served."""
+        instance = self.fleet.supervisor.instances[model]
+        for device, bytes_ in self.fake.plans[model].need.items():
+            if instance.state is State.STOPPED and bytes_ > self.trace.budgets[device]:
+                raise ViolationError(f"I7: a request for {model} waits, which can never fit on {device}")
 
     def _refused(self, error: SupervisorError) -> None:
         self.errors.append(error)
@@ -338,7 +345,7 @@ class Simulation:
     def _cut(self, model: ModelId) -> None:
         """Its tree ends: whoever was connected to it notices a moment later."""
         for client in list(self.leased.get(model, ())):
-            self.fake.clock.call_later(0.01, lambda client=client: self._gives_back(client, "upstream_failed"))
+            self.fake.clock.call_later(0.01, partial(self._gives_back, client, "upstream_failed"))
 
     # -- the end
 

@@ -1,7 +1,7 @@
 """A world as plain data: models, devices, numbers to decide by, and what happens when. Made from a seed.
 
-A trace is a list of independent happenings at fixed times. None refers to another, so any part of a trace is a
-trace as well: that is what makes a failing one shrinkable.
+A trace is a list of independent happenings at fixed times. None refers to another, so any part of a trace is
+a trace as well: that is what makes a failing one shrinkable.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ def _gib(sizes: Mapping[DeviceId, int]) -> dict[str, float]:
     return {device: round(size / GIB, 1) for device, size in sizes.items()}
 
 
-def make_trace(seed: int) -> Trace:
+def make_trace(seed: int, horizon: float | None = None) -> Trace:
     """The world of *seed*: the same for ever, as long as this module does not change."""
-    return _Maker(seed).trace()
+    return _Maker(seed).trace(horizon)
 
 
 @dataclass
@@ -147,14 +147,12 @@ class _Maker:
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
 
-    def trace(self) -> Trace:
+    def trace(self, horizon: float | None) -> Trace:
         dice = self.dice
         with_gpus = dice.random() < 0.4
         budgets = {HOST: 40 * GIB, GPU0: 24 * GIB, GPU1: 24 * GIB} if with_gpus else {HOST: 20 * GIB}
-        models = tuple(
-            self._model(f"m{number}", with_gpus=with_gpus) for number in range(dice.randint(2, 6))
-        )
-        horizon = dice.choice([150.0, 300.0, 600.0])
+        models = tuple(self._model(f"m{number}", with_gpus=with_gpus) for number in range(dice.randint(2, 6)))
+        horizon = horizon or dice.choice([150.0, 300.0, 600.0])
         faults = dice.choice([0.0, 0.0, 1.0, 1.0, 3.0])
         happenings = [*self._traffic(len(models), horizon), *self._misfortune(len(models), horizon, faults)]
         happenings.sort(key=lambda happening: happening.at)
