@@ -88,15 +88,17 @@ imports: $(VENV)/.installed-dev ## the direction of dependencies
 fresh: $(VENV)/.installed-dev ## generated files are what they are generated from
 	$(BIN)/python -m supervisor.lifecycle_diagram --check
 	$(BIN)/python -m config.reference --check
+	$(BIN)/python -m modelyard.outputs --check
 	@$(BIN)/python -m config.schema_json | cmp -s - config/schema.json || \
 	  { echo "config/schema.json is not what config/schema.py says: run \`make reference\`" >&2; exit 1; }
 
 .PHONY: diagrams reference
 diagrams: $(VENV)/.installed-dev ## draw docs/explanation/lifecycle.md from the table
 	$(BIN)/python -m supervisor.lifecycle_diagram
-reference: $(VENV)/.installed-dev ## write config/schema.json and docs/reference/configuration.md from the schema
+reference: $(VENV)/.installed-dev ## write what docs/reference and config/schema.json have from the code
 	$(BIN)/python -m config.schema_json > config/schema.json
 	$(BIN)/python -m config.reference
+	$(BIN)/python -m modelyard.outputs
 
 .PHONY: wheel
 wheel: $(VENV)/.installed-dev ## build dist/*.whl

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import click
 
@@ -21,6 +21,48 @@ from cli.terminal import Column
 
 COLUMNS: Final = (Column("CHECK"), Column("LEVEL"), Column("FINDING", wide=True))
 REMEDY: Final = Column("WHAT TO DO", wide=True)
+
+
+class DoctorGpu(TypedDict):
+    """An NVIDIA GPU."""
+
+    id: str
+    total_bytes: int
+
+
+class DoctorMachine(TypedDict):
+    """The machine, as far as the choice of engines goes."""
+
+    system: str
+    arch: str
+    ram_bytes: int
+    gpus: list[DoctorGpu]
+
+
+class DoctorFinding(TypedDict):
+    """One thing that was looked at."""
+
+    check: str
+    level: str
+    """`ok`, `warn` or `fail`."""
+    what: str
+    remedy: str
+    """What to do; empty when there is nothing to do."""
+
+
+class DoctorReport(TypedDict):
+    """What `doctor --json` prints."""
+
+    version: str
+    healthy: bool
+    """Nothing fails; warnings do not count."""
+    counts: dict[str, int]
+    """Findings by level."""
+    config: str | None
+    """null: no file, the defaults."""
+    machine: DoctorMachine
+    findings: list[DoctorFinding]
+    """In the order in which one would mend them."""
 
 
 @click.command()
@@ -68,23 +110,23 @@ def summary(findings: Sequence[Finding]) -> str:
     return f"{counts[Level.FAIL]} to mend, {counts[Level.WARN]} to know about, {counts[Level.OK]} fine"
 
 
-def report(facts: Facts, findings: Sequence[Finding]) -> dict[str, Any]:
+def report(facts: Facts, findings: Sequence[Finding]) -> DoctorReport:
     """The findings for programs."""
     counts = Counter(one.level for one in findings)
     machine = facts.machine
-    return {
-        "version": facts.version,
-        "healthy": not counts[Level.FAIL],
-        "counts": {level.value: counts[level] for level in Level},
-        "config": None if facts.config_path is None else str(facts.config_path),
-        "machine": {
-            "system": machine.system,
-            "arch": machine.arch,
-            "ram_bytes": machine.ram_bytes,
-            "gpus": [{"id": device, "total_bytes": total} for device, total in machine.gpus],
-        },
-        "findings": [
-            {"check": one.check, "level": one.level.value, "what": one.what, "remedy": one.remedy}
+    return DoctorReport(
+        version=facts.version,
+        healthy=not counts[Level.FAIL],
+        counts={level.value: counts[level] for level in Level},
+        config=None if facts.config_path is None else str(facts.config_path),
+        machine=DoctorMachine(
+            system=machine.system,
+            arch=machine.arch,
+            ram_bytes=machine.ram_bytes,
+            gpus=[DoctorGpu(id=device, total_bytes=total) for device, total in machine.gpus],
+        ),
+        findings=[
+            DoctorFinding(check=one.check, level=one.level.value, what=one.what, remedy=one.remedy)
             for one in findings
         ],
-    }
+    )

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
 import click
 
@@ -37,6 +37,65 @@ COLUMNS: Final = (
     Column("LAST USED"),
     Column("FROM"),
 )
+
+
+class KeyUsage(TypedDict):
+    """What a key has used of one model since the daemon started."""
+
+    model: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class KeyEntry(TypedDict):
+    """What `key list --json` prints of each key. What is unset is left out, and the key is kept nowhere."""
+
+    name: str
+    source: str
+    """`file`, or `config` for one that stands in the configuration."""
+    scope: str
+    models: NotRequired[list[str]]
+    """Those that it may use; left out: all."""
+    concurrency: NotRequired[int]
+    expires: NotRequired[str]
+    created: NotRequired[str]
+    in_flight: NotRequired[int]
+    """Of here and below: only while a daemon answers."""
+    last_used_at: NotRequired[float | None]
+    usage: NotRequired[list[KeyUsage]]
+
+
+class KeyList(TypedDict):
+    """What `key list --json` prints."""
+
+    file: str
+    keys: list[KeyEntry]
+
+
+class KeyAdded(TypedDict):
+    """What `key add --json` prints: the one time that the key is shown."""
+
+    name: str
+    key: str
+    file: str | None
+    """Where its hash is kept; null with `--print`."""
+    hash: str
+    scope: str
+    models: NotRequired[list[str]]
+    concurrency: NotRequired[int]
+    expires: NotRequired[str]
+    created: str
+
+
+class KeyRevoked(TypedDict):
+    """What `key revoke --json` prints."""
+
+    name: str
+    file: str
+    last: bool
+    """There is no key left: nobody gets in."""
+
 
 _config = click.option(
     "--config",
@@ -88,6 +147,9 @@ def add(
     secret = new_key()
     given = {"scope": scope, "models": models or None, "concurrency": concurrency}
     entry = _entry({**given, "hash": hash_of(secret), "expires": _moment(expires)})
+    if only_print and as_json:
+        terminal.print_json({"name": check, "key": secret, "file": None, **entry_of(entry)})
+        return
     if only_print:
         terminal.note(
             "Under `keys:` in modelyard.yaml; the key itself is the first line below, and kept nowhere:"
@@ -148,9 +210,10 @@ def list_keys(as_json: bool, url: str | None, file: Path | None, config: Path | 
 
 @key.command()
 @click.argument("name")
+@json_option
 @_file
 @_config
-def revoke(name: str, file: Path | None, config: Path | None) -> None:
+def revoke(name: str, as_json: bool, file: Path | None, config: Path | None) -> None:
     """Take the key NAME back: from now on it is refused. Answers under way go on."""
     settings = _settings(config)
     path = _path(settings, file)
@@ -161,6 +224,9 @@ def revoke(name: str, file: Path | None, config: Path | None) -> None:
             known = ", ".join(sorted(keys)[:8]) or "none"
             raise CliError(f"there is no key {name!r} in {path}; known: {known}")
         last = not keys and not settings.keys
+    if as_json:
+        terminal.print_json(KeyRevoked(name=name, file=str(path), last=last))
+        return
     terminal.note(f"{name} is revoked; a daemon that reads {path} refuses it within 1 s")
     if last:
         terminal.note(
@@ -257,7 +323,7 @@ def _running(url: str | None) -> dict[str, Mapping[str, Any]]:
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    from config.keys import iso
+    from config.units import write_moment
 
     usage = row.get("usage")
     tokens = None if usage is None else sum(one["prompt_tokens"] + one["completion_tokens"] for one in usage)
@@ -271,6 +337,6 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         terminal.text(None if usage is None else sum(one["requests"] for one in usage)),
         terminal.text(tokens),
         terminal.text(row.get("in_flight")),
-        terminal.text(None if used is None else iso(used)),
+        terminal.text(None if used is None else write_moment(used)),
         str(row["source"]),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import click
 
@@ -13,6 +13,13 @@ from cli.errors import RefusedError
 from cli.fleet import daemon_at
 from cli.options import json_option, model_argument, url_option
 from cli.stream import events
+
+
+class LogLine(TypedDict):
+    """What `logs --follow --json` prints for each line of the log, on a line of its own."""
+
+    model: str
+    line: str
 
 
 @click.command()
@@ -37,7 +44,10 @@ def logs(model: str, lines: int, follow: bool, as_json: bool, url: str | None) -
         with daemon.listen(path, tail=lines, follow=1, format="events") as stream:
             for _, found in events(stream):
                 for line in log_lines(found):
-                    terminal.print_json_line({"model": model, "line": line}) if as_json else print(line)
+                    if as_json:
+                        terminal.print_json_line(LogLine(model=model, line=line))
+                    else:
+                        print(line)
                 terminal.flush()
     terminal.note("the daemon has ended the log: it is stopping")
 

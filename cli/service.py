@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import click
 
 from cli import terminal
 from cli.errors import CliError, Status
 from cli.options import json_option
-from cli.service_host import Host, install, kind_of, state_of, this_host, uninstall
+from cli.service_host import Host, ServiceState, install, kind_of, state_of, this_host, uninstall
 from cli.units import (
     ACCOUNT,
     NAME,
@@ -27,6 +26,22 @@ from cli.units import (
 
 LOCKED_HOMES: Final = (Path("/root"), Path("/home"), Path("/Users"))
 """What lies below these belongs to a person, and another account cannot be expected to get in."""
+
+
+class UnitText(TypedDict):
+    """A file of the service."""
+
+    path: str
+    text: str
+
+
+class ServiceChange(TypedDict):
+    """What `service install --json` and `service uninstall --json` print."""
+
+    done: list[str]
+    """What was done, in words."""
+    service: ServiceState
+    """As it is afterwards."""
 
 
 # -- the commands ----------------------------------------------------------------------------------
@@ -49,8 +64,9 @@ def service() -> None:
     "--run-as", default=ACCOUNT, show_default=True, metavar="ACCOUNT", help="With --system: whom it runs as."
 )
 @click.option("--no-socket", is_flag=True, help="systemd: without the unit that keeps the port open.")
+@json_option
 def install_service(
-    scope: str | None, only_print: bool, config: Path | None, run_as: str, no_socket: bool
+    scope: str | None, only_print: bool, config: Path | None, run_as: str, no_socket: bool, as_json: bool
 ) -> None:
     """Write the service's files, switch it on and start it.
 
@@ -59,23 +75,26 @@ def install_service(
     plan = make_plan(_scope(scope), config=config, account=run_as, socket=not no_socket)
     host = this_host()
     if only_print:
-        kind = host.kind or Kind.SYSTEMD
-        print("\n".join(f"# {file.path}\n{file.text}" for file in unit_files(plan, kind)), end="")
+        files = unit_files(plan, host.kind or Kind.SYSTEMD)
+        if as_json:
+            terminal.print_json([UnitText(path=str(file.path), text=file.text) for file in files])
+        else:
+            print("\n".join(f"# {file.path}\n{file.text}" for file in files), end="")
         return
     if trouble := unreachable_program(plan):
         raise CliError(trouble)
-    for line in install(plan, host):
-        print(line)
+    _say(install(plan, host), plan, host, as_json=as_json)
 
 
 @service.command(name="uninstall")
 @_user
 @_system
-def uninstall_service(scope: str | None) -> None:
+@json_option
+def uninstall_service(scope: str | None, as_json: bool) -> None:
     """Stop the service and remove its files. Configuration, state and engines stay."""
     host = this_host()
-    for line in uninstall(installed_plan(_scope(scope), host), host):
-        print(line)
+    plan = installed_plan(_scope(scope), host)
+    _say(uninstall(plan, host), plan, host, as_json=as_json)
 
 
 @service.command(name="status")
@@ -92,6 +111,14 @@ def service_status(scope: str | None, as_json: bool) -> int:
         for line in lines_of(found):
             print(line)
     return Status.OK if found["running"] else Status.FAILURE
+
+
+def _say(done: list[str], plan: Plan, host: Host, *, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json(ServiceChange(done=done, service=state_of(plan, host)))
+        return
+    for line in done:
+        print(line)
 
 
 def _scope(given: str | None) -> Scope:
@@ -168,7 +195,7 @@ def unreachable_program(plan: Plan) -> str:
     return ""
 
 
-def lines_of(found: Mapping[str, Any]) -> list[str]:
+def lines_of(found: ServiceState) -> list[str]:
     """A state for people."""
     if not found["installed"]:
         return [f"not installed: `{found['install']}`"]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NotRequired, TypedDict
 
 from cli.errors import CliError
 from cli.units import (
@@ -44,6 +44,31 @@ class Host:
     def place(self, path: Path) -> Path:
         """Where *path* lies on this machine."""
         return self.root / path.relative_to("/")
+
+
+class ServiceState(TypedDict):
+    """A service: what `service status --json` prints."""
+
+    manager: str
+    """`systemd` or `launchd`."""
+    scope: str
+    """`user` or `system`."""
+    installed: bool
+    files: list[str]
+    """Those of its files that are there."""
+    differs: list[str]
+    """Those that are not what `service install` would write today."""
+    install: str
+    """The command that installs it, and mends what differs."""
+    enabled: bool
+    """It starts with the machine, or when its owner logs in."""
+    running: bool
+    state: NotRequired[str]
+    """In systemd's words: `active (running)`."""
+    pid: int | None
+    restarts: int | None
+    status: str
+    """What the daemon says of itself in one line."""
 
 
 def this_host() -> Host:
@@ -111,39 +136,38 @@ def uninstall(plan: Plan, host: Host) -> list[str]:
     return [f"{path} removed" for path in files]
 
 
-def state_of(plan: Plan, host: Host) -> dict[str, Any]:
+def state_of(plan: Plan, host: Host) -> ServiceState:
     """Whether it is installed, switched on and running, and what differs from what `install` would write."""
     kind = kind_of(host)
     files = unit_files(plan, kind)
     present = [file for file in files if host.place(file.path).is_file()]
     differs = [str(file.path) for file in present if host.place(file.path).read_text() != file.text]
-    found: dict[str, Any] = {
-        "manager": kind.value,
-        "scope": plan.scope.value,
-        "installed": bool(present),
-        "files": [str(file.path) for file in present],
-        "differs": differs,
-        "install": install_command(plan),
-        "enabled": False,
-        "running": False,
-        "pid": None,
-        "restarts": None,
-        "status": "",
-    }
+    found = ServiceState(
+        manager=kind.value,
+        scope=plan.scope.value,
+        installed=bool(present),
+        files=[str(file.path) for file in present],
+        differs=differs,
+        install=install_command(plan),
+        enabled=False,
+        running=False,
+        pid=None,
+        restarts=None,
+        status="",
+    )
     if kind is Kind.LAUNCHD:
         done = host.run(["launchctl", "print", f"{_domain(plan)}/{LABEL}"])
-        found |= {"enabled": done.returncode == 0, "running": "state = running" in done.stdout}
+        found["enabled"], found["running"] = done.returncode == 0, "state = running" in done.stdout
         return found
     shown = _properties(host, _systemctl(plan))
     pid, restarts = shown.get("MainPID", "0"), shown.get("NRestarts", "")
-    return found | {
-        "enabled": shown.get("UnitFileState") == "enabled",
-        "running": shown.get("ActiveState") == "active",
-        "state": f"{shown.get('ActiveState', 'unknown')} ({shown.get('SubState', '')})",
-        "pid": int(pid) if pid.isdecimal() and pid != "0" else None,
-        "restarts": int(restarts) if restarts.isdecimal() else None,
-        "status": shown.get("StatusText", ""),
-    }
+    found["enabled"] = shown.get("UnitFileState") == "enabled"
+    found["running"] = shown.get("ActiveState") == "active"
+    found["state"] = f"{shown.get('ActiveState', 'unknown')} ({shown.get('SubState', '')})"
+    found["pid"] = int(pid) if pid.isdecimal() and pid != "0" else None
+    found["restarts"] = int(restarts) if restarts.isdecimal() else None
+    found["status"] = shown.get("StatusText", "")
+    return found
 
 
 # -- parts -----------------------------------------------------------------------------------------

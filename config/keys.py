@@ -16,7 +16,6 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from config import places
 from config.errors import ConfigError, Problem
 from config.schema import KeyConfig, KeyName, Moment, Settings
+from config.units import write_moment
 
 PREFIX: Final = "myk-"
 """Of every key we make: scanners for leaked secrets, and people, recognise it."""
@@ -66,12 +66,6 @@ def digest_in(entry: KeyConfig) -> bytes:
 def keys_file(settings: Settings, env: Mapping[str, str]) -> Path:
     """Where keys are kept: `keys_file`, else `keys.json` in the state directory."""
     return settings.keys_file or (settings.state_dir or places.state_dir(env)) / FILE_NAME
-
-
-def iso(moment: float) -> str:
-    """*moment* (Unix seconds) as people and `parse_moment` read it; midnight in UTC is a date alone."""
-    text = datetime.fromtimestamp(int(moment), UTC).isoformat().replace("+00:00", "Z")
-    return text.removesuffix("T00:00:00Z")
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -154,7 +148,7 @@ def entry_of(key: KeyConfig) -> dict[str, Any]:
     found = key.model_dump(exclude_none=True)
     for name in ("expires", "created"):
         if name in found:
-            found[name] = iso(found[name])
+            found[name] = write_moment(found[name])
     return found
 
 

@@ -36,6 +36,8 @@ class Loaded:
     """Complete: paths are absolute and `endpoints` is never None."""
     path: Path | None
     """The file; None when there is none and everything is the default."""
+    written: Document = Document(None, {})
+    """What stands in the file, with its lines; what it lacks is a default."""
 
 
 def find_config(explicit: Path | None, env: Mapping[str, str], cwd: Path) -> Path | None:
@@ -76,7 +78,7 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Loaded:
     if clashes:
         raise ConfigError(*clashes)
     base = Path.cwd() if path is None else path.resolve().parent
-    return Loaded(_complete(settings, base, env), path)
+    return Loaded(_complete(settings, base, env), path, document)
 
 
 # -- reading ---------------------------------------------------------------------------------------

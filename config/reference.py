@@ -15,14 +15,15 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from config.schema import (
-    Section,
-    Settings,
+from config.schema import Section, Settings
+from config.units import (
     parse_budget,
     parse_duration,
     parse_memory,
     parse_moment,
     parse_size,
+    write_duration,
+    write_size,
 )
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "configuration.md"
@@ -107,28 +108,14 @@ def default_of(field: FieldInfo) -> str:
         return "see below"
     kind = type_name(field)
     if kind == "duration":
-        return f"`{_duration(value)}`"
+        return f"`{write_duration(value)}`"
     if kind == "size":
-        return f"`{_size(value)}`"
+        return f"`{write_size(value)}`"
     if isinstance(value, bool):
         return "`true`" if value else "`false`"
     if isinstance(value, tuple | dict):
         return "none"
     return f"`{value}`"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("m", 60)):
-        if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:g}{unit}"
-    return f"{seconds:g}s"
-
-
-def _size(count: int) -> str:
-    for unit, length in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= length and count % length == 0:
-            return f"{count // length}{unit}"
-    return str(count)
 
 
 def page() -> str:

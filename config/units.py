@@ -1,4 +1,4 @@
-"""Quantities as operators write them: durations, sizes, budgets, moments. Pure."""
+"""Quantities as operators write them, read and written: durations, sizes, budgets, moments. Pure."""
 
 from __future__ import annotations
 
@@ -97,3 +97,35 @@ def parse_moment(value: object) -> float:
         except (ValueError, OverflowError):
             pass
     raise ValueError("expected a date such as 2027-01-31 or 2027-01-31T12:00:00Z")
+
+
+# -- and back --------------------------------------------------------------------------------------
+
+
+def write_duration(seconds: float) -> str:
+    """`10m` for 600.0: the largest unit, up to hours, that leaves no rest."""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:.15g}{unit}"
+    return f"{seconds:.15g}s"
+
+
+def write_size(count: int) -> str:
+    """`8GiB` for 8589934592: the largest unit that leaves no rest, else bytes."""
+    for unit, length in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= length and count % length == 0:
+            return f"{count // length}{unit}"
+    return str(count)
+
+
+def write_budget(value: float | Literal["auto"]) -> str:
+    """`auto`, `80%` for 0.8, or a size."""
+    if isinstance(value, str):
+        return value
+    return f"{value * 100:.15g}%" if isinstance(value, float) else write_size(value)
+
+
+def write_moment(moment: float) -> str:
+    """Unix seconds as people and `parse_moment` read them; midnight in UTC is a date alone."""
+    text = datetime.fromtimestamp(int(moment), UTC).isoformat().replace("+00:00", "Z")
+    return text.removesuffix("T00:00:00Z")

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -91,7 +91,7 @@ def _settings(options: ServeOptions) -> Loaded:
     logs = {k: v for k, v in (("format", options.log_format), ("level", options.log_level)) if v is not None}
     if logs:
         over["log"] = settings.log.model_copy(update=logs)
-    return Loaded(settings.model_copy(update=over), loaded.path)
+    return replace(loaded, settings=settings.model_copy(update=over))
 
 
 async def _run(daemon: Daemon) -> None:

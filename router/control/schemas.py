@@ -47,9 +47,8 @@ def schemas(types: Iterable[type], template: str) -> dict[str, Any]:
     return found
 
 
-def components() -> dict[str, Any]:
+def components(template: str = "#/components/schemas/{name}") -> dict[str, Any]:
     """The schemas of the control API, as OpenAPI's `components.schemas` has them."""
-    template = "#/components/schemas/{name}"
     found = schemas((*SHAPES, *_PARTS), template)
     for name in ("Status", "Change"):
         _fill_in(found[name]["properties"], template)

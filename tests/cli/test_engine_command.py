@@ -86,7 +86,7 @@ def test_install_leaves_what_is_there_and_says_when_it_is_old(
     assert run(["engine", "install", "mlx-lm"]) == 0
     out, err = capsys.readouterr()
     assert out == f"mlx-lm 0.32.2 is installed: {engines / 'mlx-lm'}\n"
-    assert "--upgrade replaces it" in err
+    assert "`modelyard engine upgrade mlx-lm` replaces it" in err
 
 
 def test_remove_takes_it_away_and_then_has_nothing_to_do(engines: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from config import reference
 from config.schema import ModelConfig, Section, Settings
+from modelyard import outputs
 from supervisor import lifecycle_diagram
 from supervisor.lifecycle import TRANSITIONS, Command, Event, State, Step
 
@@ -17,6 +18,10 @@ def test_the_committed_lifecycle_page_is_what_the_table_says() -> None:
 
 def test_the_committed_configuration_page_is_what_the_schema_says() -> None:
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `make reference`"
+
+
+def test_the_committed_schemas_of_the_command_line_are_what_the_commands_print() -> None:
+    assert outputs.PAGE.read_text(encoding="utf-8") == outputs.text(), "run `make reference`"
 
 
 def test_the_diagram_has_an_arrow_for_every_change_of_state_and_none_else() -> None:
