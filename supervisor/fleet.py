@@ -422,7 +422,8 @@ class Supervisor:
             need = dict(model.footprint.bytes_by_device)
             if model.spec is not None and not model.footprint.is_given:
                 learned = self.world.journal.learned(model.spec.fingerprint).peak_bytes
-                need |= {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in need}
+                # Also where nobody expected it: a cmd that takes a GPU says so only by taking it.
+                need |= {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in self._budgets}
             self._needs[model.id] = need
         return self._needs[model.id]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from registry.engine import HOST, ModelId
+from registry.engine import HOST, DeviceId, ModelId
 from supervisor.errors import (
     ModelFailedError,
     ModelTooLargeError,
@@ -352,6 +352,19 @@ def test_the_measured_peak_is_reserved_from_the_second_start_on() -> None:
     fleet.request("a")
     fleet.advance(5)
     assert fleet.supervisor.instances[A].reserved == {HOST: int(4 * GIB * 1.05)}
+
+
+def test_memory_that_was_measured_where_nobody_expected_it_is_reserved_there() -> None:
+    gpu = DeviceId("gpu0")
+    fleet = Fleet((make_model("a", size=2 * GIB),), fake=FakeWorld(devices={HOST: 20 * GIB, gpu: 20 * GIB}))
+    fleet.fake.scripts[A] = [Script(uses=4 * GIB, uses_of=gpu)]
+    fleet.request("a").waiter.cancel()  # type: ignore[union-attr]  # it waits, so there is one
+    fleet.advance(5)
+    fleet.supervisor.instances[A].stop()
+    fleet.advance(5)
+    fleet.request("a")
+    fleet.advance(5)
+    assert fleet.supervisor.instances[A].reserved == {HOST: 2 * GIB, gpu: int(4 * GIB * 1.05)}
 
 
 def test_what_the_operator_says_a_model_needs_is_not_replaced_by_what_was_measured() -> None:

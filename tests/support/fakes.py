@@ -112,7 +112,9 @@ class Script:
     ignores_term: bool = False
     stop_takes: float = 0.1
     uses: int | None = None
-    """Bytes it really holds on the host; None: what was reserved for it."""
+    """Bytes it really holds; None: what was reserved for it."""
+    uses_of: DeviceId = HOST
+    """Where it holds them."""
 
 
 class FakeChild:
@@ -311,7 +313,7 @@ class FakeWorld:
         """What the script says it uses."""
         for child in self.live:
             if child.record.pid == record.pid and child.script.uses is not None:
-                return {HOST: child.script.uses}
+                return {child.script.uses_of: child.script.uses}
         return {}
 
     def watch(self, record: ChildRecord) -> None:
