@@ -71,7 +71,7 @@ class StaticDirectory:
         names = ["mock", *(f"org/model-{i}" for i in range(300))]
         self.routes = {name: Route(name, name, Wire(name, frozenset((name,)))) for name in names}
 
-    def route(self, name: str | None, endpoint: Endpoint) -> Route:
+    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route:
         return self.routes[name or "mock"]
 
 

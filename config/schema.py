@@ -175,6 +175,9 @@ class ModelConfig(Section):
     """The same as `context`, under vLLM's name for it; only one of the two may be given."""
     capabilities: tuple[Capability, ...] | None = None
     """Overrides what the registry found: generate, tool_use, vision, embed, rerank, transcribe …"""
+    check_requests: bool = True
+    """Refuse at once what the model certainly cannot do: images, audio or video it cannot read, tools, a
+    longer answer than its context; false leaves all that to the engine."""
     memory: Memory | None = None
     """Bytes an instance needs; overrides the estimate. A size is RAM for a `cmd`, and for the other engines
     what they take on the devices they run on; with a `cmd` it may be given by device:

@@ -31,6 +31,20 @@ class Endpoint:
     """`stream: true` is answered by server-sent events."""
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the content of a request asks of a model, besides its endpoint."""
+
+    capabilities: frozenset[Capability] = frozenset()
+    tokens: int | None = None
+    """Longest answer it asks for."""
+    tokens_field: str = "max_tokens"
+    """The member of the body that says so."""
+
+
+NO_NEEDS = Needs()
+
+
 def _table() -> dict[str, Endpoint]:
     gen, c, p = frozenset({Capability.GENERATE}), Capability, Protocol
     pooled = frozenset({c.EMBED, c.RERANK, c.CLASSIFY})

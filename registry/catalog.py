@@ -18,13 +18,13 @@ from registry.discovery import Candidate, Environment, Notice, discover
 from registry.engine import Installation, LaunchSpec, Machine, ModelId, Wire
 from registry.engine_choice import ENGINES, choose
 from registry.errors import (
-    CapabilityMissingError,
     ModelRequiredError,
     ModelUnusableError,
     RegistryError,
 )
 from registry.evidence import settle_facts
 from registry.fact import Fact
+from registry.gate import Allowed, incapable, serves
 from registry.installed import find_installations
 from registry.model import EndpointTarget, Facts, Model, SourceKind
 from registry.names import FamilyTable, parse_name
@@ -49,19 +49,22 @@ class Catalog:
     also: Mapping[str, ModelId] = field(default_factory=dict)
     """Names besides ids and the models' own aliases."""
 
-    def resolve(self, name: str | None, endpoint: Endpoint | None = None) -> Model:
+    def resolve(
+        self, name: str | None, endpoint: Endpoint | None = None, *, allowed: Allowed | None = None
+    ) -> Model:
         """The model that *name* means (None: the default), able to serve *endpoint*.
 
         An exact id costs one dict lookup. Raises ModelRequiredError, ModelNotFoundError, AmbiguousModelError,
         CapabilityMissingError, or the model's own problem (a copy: exceptions keep what raised them alive).
         Without *endpoint* only the name is resolved, and a model with a problem is returned like any other.
+        Errors name no model that is not *allowed*.
         """
         model = self.models.get(ModelId(name)) if name is not None else None
         if model is None:
-            model = self._by_other_name(name)
+            model = self._by_other_name(name, allowed)
         if endpoint is not None:
             if not serves(model, endpoint):
-                raise self._incapable(model, endpoint)
+                raise incapable(model, endpoint, self.models.values(), allowed=allowed)
             if model.problem is not None:
                 raise type(model.problem)(str(model.problem), candidates=model.problem.candidates)
         return model
@@ -92,40 +95,21 @@ class Catalog:
             families=self.families,
         )
 
-    def _by_other_name(self, name: str | None) -> Model:
+    def _by_other_name(self, name: str | None, allowed: Allowed | None) -> Model:
         if name is None:
             if self.default_model is not None:
                 return self.models[self.default_model]
             if self.configured_default is None:
                 raise ModelRequiredError(
                     "the request names no model, and no default_model is configured",
-                    candidates=_some(model.id for model in self.models.values() if model.problem is None),
+                    candidates=_some(
+                        model.id
+                        for model in self.models.values()
+                        if model.problem is None and (allowed is None or allowed(model.id))
+                    ),
                 )
             name = self.configured_default
-        return self.models[resolve_name(name, self.index, fuzzy=self.fuzzy)]
-
-    def _incapable(self, model: Model, endpoint: Endpoint) -> CapabilityMissingError:
-        able = _some(
-            other.id
-            for other in self.models.values()
-            if other.problem is None and other.facts.capabilities.known and serves(other, endpoint)
-        )
-        can = ", ".join(sorted(model.capabilities))
-        wanted = " or ".join(sorted(endpoint.needs))
-        instead = f"; ask {', '.join(able)}" if able else "; no model here can"
-        return CapabilityMissingError(
-            f"{model.id} cannot serve {endpoint.path}: it can {can}, that needs {wanted}{instead}",
-            candidates=able,
-        )
-
-
-def serves(model: Model, endpoint: Endpoint) -> bool:
-    """Whether *model* can serve *endpoint*; a model nobody knows anything about is given the chance."""
-    return (
-        not endpoint.needs
-        or not model.facts.capabilities.known
-        or not endpoint.needs.isdisjoint(model.capabilities)
-    )
+        return self.models[resolve_name(name, self.index, fuzzy=self.fuzzy, allowed=allowed)]
 
 
 def build_catalog(settings: Settings, machine: Machine, environment: Environment) -> Catalog:

@@ -8,10 +8,12 @@ class RegistryError(Exception):
 
     code = "registry_error"
 
-    def __init__(self, message: str, *, candidates: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, *, candidates: tuple[str, ...] = (), param: str | None = None) -> None:
         super().__init__(message)
         self.candidates = candidates
         """Ids that the client might have meant or might use instead."""
+        self.param = param
+        """The member of the request that is wrong, where it is not the usual one."""
 
 
 class ModelNotFoundError(RegistryError):
@@ -33,9 +35,15 @@ class ModelRequiredError(RegistryError):
 
 
 class CapabilityMissingError(RegistryError):
-    """The model cannot serve that endpoint; `candidates` can."""
+    """The model cannot serve that endpoint, or what the request has in it; `candidates` can."""
 
     code = "capability_missing"
+
+
+class ContextExceededError(RegistryError):
+    """The request asks for a longer answer than the model's whole context; the code is OpenAI's."""
+
+    code = "context_length_exceeded"
 
 
 class ModelUnusableError(RegistryError):

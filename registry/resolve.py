@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from registry.engine import ModelId
@@ -75,10 +75,13 @@ def build_index(ids: Iterable[ModelId], aliases: Mapping[str, ModelId]) -> NameI
     )
 
 
-def resolve_name(name: str, index: NameIndex, *, fuzzy: bool) -> ModelId:
+def resolve_name(
+    name: str, index: NameIndex, *, fuzzy: bool, allowed: Callable[[str], bool] | None = None
+) -> ModelId:
     """The id that *name* means.
 
-    Raises AmbiguousModelError with the candidates, or ModelNotFoundError with the nearest ids.
+    Raises AmbiguousModelError with the candidates, or ModelNotFoundError with the nearest ids, as far as they
+    are *allowed*.
     """
     if len(name) > MAX_NAME or not name.strip():
         raise ModelNotFoundError(f"no model has the name {_shown(name)}; GET /v1/models lists them")
@@ -94,16 +97,20 @@ def resolve_name(name: str, index: NameIndex, *, fuzzy: bool) -> ModelId:
             # Ollama's clients say `:latest` for "the one there is".
             if variant == "latest":
                 return known
+            if allowed is not None and not allowed(known):
+                raise ModelNotFoundError(f"no model has the name {_shown(name)}")
             message = f"{known} has no variant {variant!r}; ask for {known}"
             raise ModelNotFoundError(message, candidates=(known,))
     found = index.suffixes.get(name, ())
     if not found and fuzzy:
         found = index.folded.get(name.casefold(), ()) or _partial(name.casefold(), index)
+    if len(found) > 1 and allowed is not None:
+        found = tuple(one for one in found if allowed(one))
     if len(found) == 1:
         return found[0]
     if found:
         raise _ambiguous(name, found)
-    raise _not_found(name, index)
+    raise _not_found(name, index, allowed)
 
 
 def _exact(name: str, index: NameIndex) -> ModelId | None:
@@ -143,8 +150,9 @@ def _ambiguous(name: str, found: tuple[ModelId, ...]) -> AmbiguousModelError:
     )
 
 
-def _not_found(name: str, index: NameIndex) -> ModelNotFoundError:
-    candidates = _nearest(name.casefold()[:NEAR_NAME], index)
+def _not_found(name: str, index: NameIndex, allowed: Callable[[str], bool] | None) -> ModelNotFoundError:
+    near = _nearest(name.casefold()[:NEAR_NAME], index)
+    candidates = tuple(one for one in near if allowed is None or allowed(one))
     hint = f"; did you mean {' or '.join(candidates)}?" if candidates else "; GET /v1/models lists them"
     return ModelNotFoundError(f"no model has the name {_shown(name)}{hint}", candidates=candidates)
 

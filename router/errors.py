@@ -81,6 +81,7 @@ TABLE: Final[Mapping[type[Exception], Row]] = MappingProxyType(
         registry.AmbiguousModelError: Row(400, param="model"),
         registry.ModelRequiredError: Row(400, param="model"),
         registry.CapabilityMissingError: Row(400, param="model"),
+        registry.ContextExceededError: Row(400, param="max_tokens"),
         registry.ModelUnusableError: Row(503, SERVER, param="model", permanent=True),
         registry.EngineMissingError: Row(503, SERVER, param="model", permanent=True),
         # Without a time nothing is going to happen by itself; with one, BACKOFF or FAILED allow a try then.
@@ -135,7 +136,7 @@ def _refusal(error: BaseException, row: Row) -> Refusal:
         code=str(getattr(error, "code", INTERNAL.code)),
         message=str(error),
         type=row.type,
-        param=row.param,
+        param=getattr(error, "param", None) or row.param,
         retry_after=retry_after,
         # A 4xx other than 409 and 429 is never retried by an SDK: the header would say nothing new.
         headers=(DO_NOT_RETRY,) if hopeless else (),

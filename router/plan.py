@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.capability import Endpoint
+from registry.capability import NO_NEEDS, Capability, Endpoint
 from router.echo import ModelEcho
 from router.heads import RequestHead
 from router.ports import Directory, Holder, Route
@@ -46,11 +46,15 @@ def plan(
     else:
         asked = read_json(body)
     name = asked.model
-    route = directory.route(name, endpoint)
+    route = directory.route(name, endpoint, holder)
     if holder is not None:
         objection = holder.objects_to(route.model)
         if objection is not None:
             raise RefusedError(objection)
+    if route.check is not None and Capability.GENERATE in endpoint.needs:
+        needs = route.check.read(body)
+        if needs is not NO_NEEDS:
+            route.check(needs, endpoint, holder)
     wire = route.wire
     pieces = [body]
     told = None if name == wire.served_name or name in wire.accepted_names else wire.served_name

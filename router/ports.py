@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from registry.capability import Endpoint
+from registry.capability import Endpoint, Needs
 from registry.engine import Wire
+
+Bytes = bytes | memoryview
+"""A body: `bytes` when it came in one small piece, a view from the start of a `bytearray` when it is
+large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,28 @@ class Route:
     handle: object
     """Given back to `Upstreams` as it is."""
     wire: Wire
+    check: RequestCheck | None = None
+    """Refuses what the model certainly cannot do; None where nothing is certain."""
+
+
+class RequestCheck(Protocol):
+    """Whether a model can do what the content of a request asks for."""
+
+    @property
+    def read(self) -> Callable[[Bytes], Needs]:
+        """What a JSON body asks for, as far as this check is about it; `NO_NEEDS` for nothing."""
+        ...
+
+    def __call__(self, needs: Needs, endpoint: Endpoint, holder: Holder | None) -> None:
+        """Raises a `registry.errors.RegistryError` that names only models *holder* may use."""
+        ...
 
 
 class Directory(Protocol):
     """Names to routes. Pure lookups, under 2 us for an exact id."""
 
-    def route(self, name: str | None, endpoint: Endpoint) -> Route:
-        """The route for *name* (None: the default model).
+    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route:
+        """The route for *name* (None: the default model) when *holder* asks.
 
         Raises a `registry.errors.RegistryError` when there is none or it cannot serve *endpoint*; the front
         only hands it to `Refusals`.

@@ -14,12 +14,9 @@ from typing import cast
 
 import msgspec
 
+from router.ports import Bytes as Bytes
 from router.ports import Refusal
 from router.refused import RefusedError, bad_request
-
-Bytes = bytes | memoryview
-"""A body: `bytes` when it came in one small piece, a view from the start of a `bytearray` when it is
-large."""
 
 _SMALL = 65536
 """Up to here counting the key is cheaper than listing the members; above, searching costs more than

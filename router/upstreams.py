@@ -4,34 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.capability import Endpoint
-from registry.catalog import Catalog
 from registry.engine import ModelId
 from registry.model import Model
 from router.endpoints import Endpoints
 from router.ports import Lease, Route
 from supervisor.fleet import Supervisor
-
-
-class CatalogDirectory:
-    """`router.ports.Directory` over the catalog of the moment; a reload replaces it in one assignment."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
-        self._routes: dict[ModelId, Route] = {}
-        self.publish(catalog)
-
-    def publish(self, catalog: Catalog) -> None:
-        """Route by *catalog* from now on."""
-        self._routes = {
-            model.id: Route(model=model.id, handle=model, wire=model.wire)
-            for model in catalog.models.values()
-        }
-        self.catalog = catalog
-
-    def route(self, name: str | None, endpoint: Endpoint) -> Route:
-        """See `router.ports.Directory`; raises the model's own problem when it cannot be served."""
-        return self._routes[self.catalog.resolve(name, endpoint).id]
 
 
 class FleetUpstreams:

@@ -32,6 +32,7 @@ from router.control.deps import ControlDeps, FrontStats
 from router.control.door import Door
 from router.control.events import EventRing
 from router.control.guard import is_loopback
+from router.directory import CatalogDirectory
 from router.endpoints import INSTANCE_HEADER, Endpoints
 from router.errors import refusal_for
 from router.front import Front
@@ -48,7 +49,7 @@ from router.service import (
     watchdog_seconds,
 )
 from router.shared import FrontPorts, request_ids
-from router.upstreams import CatalogDirectory, FleetUpstreams
+from router.upstreams import FleetUpstreams
 from supervisor.clock import SystemClock
 from supervisor.fleet import Supervisor
 from supervisor.journal import SqliteJournal

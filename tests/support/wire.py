@@ -60,7 +60,7 @@ class FakeDirectory:
     routes: dict[str | None, Route] = field(default_factory=dict)
     asked: list[tuple[str | None, str]] = field(default_factory=list)
 
-    def route(self, name: str | None, endpoint: Endpoint) -> Route:
+    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route:
         self.asked.append((name, endpoint.path))
         if name not in self.routes:
             raise UnknownError(f"no model {name!r}")
