@@ -26,6 +26,7 @@ from tests.support.real_engines import (
     ask,
     cosine,
     daemon_in,
+    demand,
     endless,
     load,
     minilm,
@@ -228,7 +229,7 @@ def test_a_killed_resource_tracker_harms_nobody(client: openai.OpenAI, daemon: R
 def test_a_stop_during_the_boot_is_not_lost(daemon: RunningDaemon) -> None:
     """vLLM forgets a SIGTERM that comes while its EngineCore boots."""
     httpx.post(f"{daemon.url}/api/models/{YARD}/unload", timeout=60)
-    loading = threading.Thread(target=daemon.chat, args=(YARD,))
+    loading = threading.Thread(target=demand, args=(daemon, YARD))
     loading.start()
     eventually(lambda: daemon.model(YARD)["pid"] is not None, within=30)
     server = psutil.Process(daemon.model(YARD)["pid"])

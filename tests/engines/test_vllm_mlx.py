@@ -22,6 +22,7 @@ from tests.support.real_engines import (
     ask,
     cosine,
     daemon_in,
+    demand,
     endless,
     load,
     minilm,
@@ -200,7 +201,7 @@ def test_a_killed_daemons_model_is_adopted_and_a_stop_under_an_open_stream_leave
 
 def test_a_stop_while_it_loads_ends_it_at_once(tmp_path: Path) -> None:
     with daemon_in(tmp_path, {YARD: ENTRY}) as daemon:
-        loading = threading.Thread(target=daemon.chat, args=(YARD,))
+        loading = threading.Thread(target=demand, args=(daemon, YARD))
         loading.start()
         eventually(lambda: daemon.model(YARD)["pid"] is not None, within=30)
         engine = tree(daemon.model(YARD)["pid"])["server"]

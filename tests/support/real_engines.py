@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +76,13 @@ def endless(daemon: RunningDaemon, model: str, **over: Any) -> Any:
         **over,
     }
     return httpx.stream("POST", f"{daemon.url}/v1/chat/completions", json=body, timeout=PATIENCE)
+
+
+def demand(daemon: RunningDaemon, model: str) -> None:
+    """Ask for *model*, whatever becomes of it: what a thread does whose model is taken away meanwhile."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+    with suppress(httpx.HTTPError):
+        httpx.post(f"{daemon.url}/v1/chat/completions", json=body, timeout=PATIENCE)
 
 
 def load(daemon: RunningDaemon, model: str) -> dict[str, Any]:
