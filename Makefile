@@ -40,7 +40,7 @@ setup: $(VENV)/.installed-dev ## make .venv with modelyard, editable, and everyt
 
 .PHONY: test
 test: $(VENV)/.installed-dev engine-for-tests ## rings 1-5: pure, in memory, wire, processes, and mlx-lm on the CPU
-	$(PYTEST) -m "not packaging"
+	$(PYTEST) -m "not packaging and not large_engine"
 	@$(MAKE) simulate
 
 .PHONY: simulate
@@ -49,15 +49,15 @@ simulate: $(VENV)/.installed-dev ## a million events of random worlds under the 
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev ## rings 1-3: no process, no sleep, under 30 s
-	$(PYTEST) -m "not process and not engine and not packaging"
+	$(PYTEST) -m "not process and not engine and not large_engine and not packaging"
 
 .PHONY: test-process
 test-process: $(VENV)/.installed-dev ## ring 4: a real daemon, real shims, scripted engines
 	$(PYTEST) -m process
 
 .PHONY: test-engines
-test-engines: $(VENV)/.installed-dev engine-for-tests ## ring 5: the real engines that are installed here
-	$(PYTEST) -m engine
+test-engines: $(VENV)/.installed-dev engine-for-tests ## ring 5 with vLLM, vllm-mlx and a GPU, as far as they are here
+	$(PYTEST) -m "engine or large_engine"
 
 .PHONY: engine-for-tests
 engine-for-tests: $(VENV)/.installed-dev

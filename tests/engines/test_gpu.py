@@ -29,7 +29,7 @@ GPUS = Nvml.open().read()
 BY_TORCH = all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
 
 pytestmark = [
-    pytest.mark.engine,
+    pytest.mark.large_engine,
     pytest.mark.timeout(300),
     pytest.mark.skipif(not GPUS, reason="there is no NVIDIA GPU here"),
     pytest.mark.skipif(not BY_TORCH, reason="torch and transformers are not installed beside the tests"),

@@ -38,7 +38,7 @@ def real(engine: EngineName, *, timeout: int = 900) -> list[pytest.MarkDecorator
     installed = (engine_folder(ENGINES, engine) / "modelyard-engine.json").exists()
     reason = f"{engine} is not installed: make engine ENGINE={engine}"
     return [
-        pytest.mark.engine,
+        pytest.mark.engine if engine is EngineName.MLX_LM else pytest.mark.large_engine,
         pytest.mark.timeout(timeout),
         pytest.mark.skipif(not installed, reason=reason),
     ]
