@@ -48,6 +48,12 @@ def _listen(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", value) is None:
+        raise ValueError(f"{value!r} is no host's name: write 'yard.example.com', without scheme and port")
+    return value
+
+
 def check_model_id(value: str) -> str:
     """*value* if it can name a model; ValueError says why not.
 
@@ -84,6 +90,7 @@ def _word(value: object) -> object:
 Word = Annotated[str, BeforeValidator(_word), WithJsonSchema({"type": ["string", "integer"]})]
 ModelName = Annotated[str, AfterValidator(check_model_id)]
 KeyName = Annotated[str, AfterValidator(check_key_name)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 
 Duration = Annotated[
     float,
@@ -417,6 +424,9 @@ class Settings(Section):
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
     """Address and port of the front; `[::1]:8080` for IPv6, `0.0.0.0:8080` for everybody."""
+    host_names: tuple[HostName, ...] = ()
+    """Names under which browsers may reach a daemon that listens on loopback: those of the reverse proxy in
+    front of it, such as `yard.example.com`. Read when the daemon starts."""
     state_dir: Path | None = None
     """Unset: $STATE_DIRECTORY, else $XDG_STATE_HOME/modelyard, else ~/.local/state/modelyard."""
     default_model: str | None = None

@@ -284,6 +284,7 @@ class Daemon:
             version=self._origin.version,
             pid=os.getpid(),
             listen=tuple(address_of(listener) for listener in listeners),
+            host_names=frozenset(self.settings.host_names),
             started=self._began,
             default_model=self._found.default_model,
             seed=lambda: self.settings.seed,

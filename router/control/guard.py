@@ -80,7 +80,7 @@ class Guard:
             "host_not_allowed",
             f"modelyard listens on loopback only and does not answer to {_name(host)[:100]!r}, because "
             "a web page could use that name to read what it must not. "
-            f"Use http://{self.listen[0]}; behind a proxy, let the proxy send `Host: localhost`.",
+            f"Use http://{self.listen[0]}; behind a proxy, add the name to host_names in modelyard.yaml.",
             _PERMISSION,
         )
 

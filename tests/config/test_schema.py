@@ -128,6 +128,12 @@ def test_ids_that_no_model_can_have(name: str) -> None:
         Settings(models={name: ModelConfig(source="a/b")})
 
 
+@pytest.mark.parametrize("name", ["https://yard.example.com", "yard.example.com:443", "a b", "", "a/b"])
+def test_what_is_no_hosts_name(name: str) -> None:
+    with pytest.raises(ValueError, match="host's name"):
+        Settings(host_names=(name,))
+
+
 @pytest.mark.parametrize("name", ["qwen3-8b", "org/name", "repo:Q4_K_M", "a@b", "Ünï", "autopilot"])
 def test_ids_that_models_have(name: str) -> None:
     assert name in Settings(models={name: ModelConfig(source="a/b")}).models

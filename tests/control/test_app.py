@@ -303,6 +303,19 @@ def test_other_names_are_refused_on_loopback(world: ControlWorld, host: str) -> 
     answer = get(world, "/api/status", Host=host)
     assert (answer.status, answer.code()) == (403, "host_not_allowed")
     assert "http://127.0.0.1:8080" in answer.json()["error"]["message"]
+    assert "host_names" in answer.json()["error"]["message"]
+
+
+def test_a_reverse_proxys_name_is_answered_and_its_page_may_change_something(world: ControlWorld) -> None:
+    world.host_names = frozenset({"Yard.example.com"})
+    assert get(world, "/api/status", Host="yard.example.com").status == 200
+    page = {"Host": "yard.example.com", "Origin": "https://yard.example.com", "Sec_Fetch_Site": "same-origin"}
+    assert post(world, "/api/models/llama/pin", **page).status == 200
+    # Whatever Host the proxy sends, the browser says where its page comes from.
+    assert post(world, "/api/models/llama/pin", **{**page, "Host": "127.0.0.1:8080"}).status == 200
+    assert get(world, "/api/status", Host="other.example.com").code() == "host_not_allowed"
+    foreign = {**page, "Origin": "https://other.example.com"}
+    assert post(world, "/api/models/llama/unload", **foreign).code() == "cross_origin"
 
 
 def test_any_name_is_answered_where_we_listen_to_the_network(world: ControlWorld) -> None:

@@ -101,6 +101,7 @@ class ControlWorld:
     clock: FakeClock = field(default_factory=FakeClock)
     models: dict[ModelId, Model] = field(default_factory=dict)
     listen: tuple[str, ...] = ("127.0.0.1:8080",)
+    host_names: frozenset[str] = frozenset()
     most_lines: int = MOST_LINES
     front: FrontStats = field(default_factory=FrontStats)
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
@@ -142,6 +143,7 @@ class ControlWorld:
             version="1.2.3",
             pid=77,
             listen=self.listen,
+            host_names=self.host_names,
             started=self.clock.now(),
         )
 
