@@ -89,6 +89,8 @@ fresh: $(VENV)/.installed-dev ## generated files are what they are generated fro
 	$(BIN)/python -m supervisor.lifecycle_diagram --check
 	$(BIN)/python -m config.reference --check
 	$(BIN)/python -m modelyard.outputs --check
+	$(BIN)/python -m router.control.metrics_page --check
+	$(BIN)/python -m router.control.api_page --check
 	@$(BIN)/python -m config.schema_json | cmp -s - config/schema.json || \
 	  { echo "config/schema.json is not what config/schema.py says: run \`make reference\`" >&2; exit 1; }
 
@@ -99,6 +101,8 @@ reference: $(VENV)/.installed-dev ## write what docs/reference and config/schema
 	$(BIN)/python -m config.schema_json > config/schema.json
 	$(BIN)/python -m config.reference
 	$(BIN)/python -m modelyard.outputs
+	$(BIN)/python -m router.control.metrics_page
+	$(BIN)/python -m router.control.api_page
 
 .PHONY: wheel
 wheel: $(VENV)/.installed-dev ## build dist/*.whl

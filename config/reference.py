@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from config.generated import refresh
 from config.schema import Section, Settings
 from config.units import (
     parse_budget,
@@ -143,17 +144,7 @@ def _table(section: type[Section]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Rewrite the page, or with `--check` say whether it is fresh. Returns the exit status."""
-    wanted = page()
-    current = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if current == wanted:
-        return 0
-    if "--check" in arguments:
-        sys.stderr.write(f"{PAGE.name} is not what config/schema.py says: run `make reference`\n")
-        return 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(wanted, encoding="utf-8")
-    sys.stdout.write(f"{PAGE.name} written\n")
-    return 0
+    return refresh(PAGE, page(), arguments, source="config/schema.py", target="reference")
 
 
 if __name__ == "__main__":

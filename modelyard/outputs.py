@@ -22,6 +22,7 @@ from cli.logs import LogLine
 from cli.service import ServiceChange, UnitText
 from cli.service_host import ServiceState
 from cli.version import Versions
+from config.generated import refresh
 from router.control.manage import LogTail
 from router.control.models import ModelEntry, ModelList
 from router.control.schemas import components, schemas
@@ -112,15 +113,7 @@ def text() -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Rewrite the file, or with `--check` say whether it is fresh. Returns the exit status."""
-    wanted = text()
-    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == wanted:
-        return 0
-    if "--check" in arguments:
-        sys.stderr.write(f"{PAGE.name} is not what the commands print: run `make reference`\n")
-        return 1
-    PAGE.write_text(wanted, encoding="utf-8")
-    sys.stdout.write(f"{PAGE.name} written\n")
-    return 0
+    return refresh(PAGE, text(), arguments, source="what the commands print", target="reference")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from config import reference
+from config.generated import marks, refresh, replaced
 from config.schema import ModelConfig, Section, Settings
 from modelyard import outputs
+from registry.capability import ENDPOINTS
+from router.control import api_page, metrics_page
+from router.control.exposition import FAMILIES
+from router.control.openapi import document
 from supervisor import lifecycle_diagram
 from supervisor.lifecycle import TRANSITIONS, Command, Event, State, Step
+
+BEGIN, END = marks("diagrams")
 
 
 def test_the_committed_lifecycle_page_is_what_the_table_says() -> None:
@@ -22,6 +33,58 @@ def test_the_committed_configuration_page_is_what_the_schema_says() -> None:
 
 def test_the_committed_schemas_of_the_command_line_are_what_the_commands_print() -> None:
     assert outputs.PAGE.read_text(encoding="utf-8") == outputs.text(), "run `make reference`"
+
+
+@pytest.mark.parametrize("module", [metrics_page, api_page], ids=lambda module: module.__name__)
+def test_the_committed_tables_are_what_the_code_says(
+    module: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert module.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_every_metric_is_on_the_page_with_all_its_labels() -> None:
+    page = metrics_page.PAGE.read_text(encoding="utf-8")
+    for family in metrics_page.families():
+        name = family.name + "_total" * (family.type == "counter")
+        (row,) = re.findall(rf"^\| `{name}` \| (.*)$", page, re.MULTILINE)
+        assert f"{family.type} |" in row
+        for label in {label for sample in family.samples for label in sample.labels} - {"le"}:
+            assert f"`{label}`" in row
+            assert f"| `{label}` | {metrics_page.LABELS[label]} |" in page
+    assert len(metrics_page.families()) == len(FAMILIES)
+
+
+def test_closed_labels_are_shown_with_every_value() -> None:
+    page = metrics_page.tables()
+    for value in ("`client_gone`", "`refused`", "`control`", "`backoff`", "`budget`", "`instance_ready`"):
+        assert value in page
+
+
+def test_every_path_is_in_the_reference_with_its_method() -> None:
+    page = api_page.PAGE.read_text(encoding="utf-8")
+    for path in ENDPOINTS:
+        assert f"`{path}`" in page
+    for path, verbs in document("")["paths"].items():
+        for verb in verbs:
+            assert f"| `{verb.upper()} {path}` |" in page
+
+
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [("GET /health", "none"), ("GET /metrics", "any"), ("POST /api/models/{id}/load", "admin")],
+)
+def test_the_reference_says_which_key_a_path_takes(path: str, scope: str) -> None:
+    assert f"| `{path}` | {scope} |" in api_page.tables()
+
+
+def test_a_stale_page_is_found_and_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "docs" / "page.md"
+    assert refresh(page, "new", ["--check"], source="the code", target="reference") == 1
+    assert capsys.readouterr().err == "page.md is not what the code says: run `make reference`\n"
+    assert not page.exists()
+    assert refresh(page, "new", [], source="the code", target="reference") == 0
+    assert page.read_text(encoding="utf-8") == "new"
+    assert refresh(page, "new", ["--check"], source="the code", target="reference") == 0
 
 
 def test_the_diagram_has_an_arrow_for_every_change_of_state_and_none_else() -> None:
@@ -45,9 +108,7 @@ def test_the_rows_are_one_per_legal_event() -> None:
 
 def test_a_changed_table_changes_the_page() -> None:
     table = {State.STOPPED: {Event.WANTED: Step(State.READY, (Command.SPAWN,))}}
-    page = lifecycle_diagram.page_with(
-        f"a\n{lifecycle_diagram.BEGIN}\nold\n{lifecycle_diagram.END}\nb\n", table
-    )
+    page = lifecycle_diagram.page_with(f"a\n{BEGIN}\nold\n{END}\nb\n", table)
     assert "    STOPPED --> READY: wanted\n" in page
     assert "| STOPPED | `wanted` | READY | `spawn` |" in page
     assert "old" not in page
@@ -55,12 +116,10 @@ def test_a_changed_table_changes_the_page() -> None:
     assert page.endswith("\nb\n")
 
 
-@pytest.mark.parametrize(
-    "page", ["", lifecycle_diagram.BEGIN, f"{lifecycle_diagram.END}{lifecycle_diagram.BEGIN}"]
-)
+@pytest.mark.parametrize("page", ["", BEGIN, f"{END}{BEGIN}"])
 def test_a_page_without_its_marks_is_refused_and_not_overwritten(page: str) -> None:
     with pytest.raises(ValueError, match="marks"):
-        lifecycle_diagram.page_with(page)
+        replaced(page, "part", "diagrams")
 
 
 def test_every_key_of_every_section_is_on_the_page() -> None:
