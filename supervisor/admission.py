@@ -12,6 +12,7 @@ of small models cannot starve a large one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,14 @@ from registry.engine import DeviceId, ModelId
 from supervisor.eviction import Candidate, choose_victims, shortage
 from supervisor.lifecycle import State
 from supervisor.policy import Policy
+
+WANTED_WITHIN = 120.0
+"""A victim that is wanted again within so many seconds was a mistake; later than that, another would have
+made it."""
+
+
+LOAD_MARGIN = 1.5
+"""A start may take so many times what it was learned to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,10 @@ class ModelPicture:
     resident: float = 0.0
     """Seconds since it became ready."""
     starts_alone: bool = False
+    load_seconds: float = 0.0
+    """What it takes to start, as learned or guessed."""
+    rate: float = 0.0
+    """Requests a second lately (decayed)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,12 @@ def gib(bytes_: int) -> str:
     return f"{bytes_ / 2**30:.1f} GiB"
 
 
+def _cost_of(victim: ModelPicture) -> float:
+    """Seconds that stopping it is expected to lose."""
+    wanted_again = 1 - math.exp(-victim.rate * WANTED_WITHIN)
+    return victim.load_seconds * wanted_again
+
+
 class _Round:
     """One call of `decide`: the books while going through the queue."""
 
@@ -136,6 +155,8 @@ class _Round:
         self.decisions: list[Decision] = []
         self.notes: dict[ModelId, str] = {}
         self.ask_again: float | None = None
+        self.patience = math.inf
+        """Seconds until somebody who waits for busy ones has waited for `max_wait`."""
         self.starting = [m for m in picture.models if m.state is State.STARTING]
         self.pinned = {
             m.model: m.reserved
@@ -172,7 +193,7 @@ class _Round:
             return
         missing = shortage(model.need, self.free)
         if not missing:
-            held_up = self._held_up(model)
+            held_up = self._held_up(model) or self._would_be_in_the_way(model)
             if held_up is None:
                 self._start(model)
                 return
@@ -180,8 +201,10 @@ class _Round:
         elif not evict:
             self.notes[model.model] = "waiting for memory"
             return
-        else:
-            self._make_room(model)
+        elif not self._make_room(model):
+            # It waits for busy ones, and may have to until `max_wait`: till then others may use what is free.
+            self.patience = min(self.patience, self.policy.max_wait - model.oldest_wait)
+            return
         # Whatever becomes free is this model's before it is anybody else's.
         self._move(self.free, model.need, -1)
 
@@ -204,18 +227,25 @@ class _Round:
                     return f"waiting for {other.model} to stop"
         return None
 
+    def _would_be_in_the_way(self, model: ModelPicture) -> str | None:
+        """Somebody before it waits for busy ones: a start that may still go on when they are closed would
+        come before that one after all, because what starts is no victim."""
+        if model.load_seconds * LOAD_MARGIN > self.patience:
+            return "waiting for its turn"
+        return None
+
     @staticmethod
     def _share_a_device(one: ModelPicture, other: ModelPicture) -> bool:
         held = one.reserved or one.need
         return not held or not other.need or any(device in other.need for device in held)
 
-    def _make_room(self, model: ModelPicture) -> None:
-        """Evict whom it takes, once what is already leaving does not suffice."""
+    def _make_room(self, model: ModelPicture) -> bool:
+        """Evict whom it takes, once what is already leaving does not suffice; whether room is on its way."""
         reachable = {d: self.free.get(d, 0) + self.coming.get(d, 0) for d in model.need}
         missing = shortage(model.need, reachable)
         if not missing:
             self.notes[model.model] = "waiting for " + ", ".join(sorted(self.leaving)) + " to stop"
-            return
+            return True
         resting = [m for m in self.models if self._is_idle_victim(m)]
         idle = [self._candidate(m) for m in resting]
         victims = choose_victims(idle, missing)
@@ -226,27 +256,28 @@ class _Round:
                 if choose_victims(idle + busy, missing) is not None:
                     self._again(self.policy.max_wait - model.oldest_wait)
                 self.notes[model.model] = self._blockers_note(busy)
-                return
+                return False
             victims = choose_victims(idle + busy, missing)
             reason = f"a request for {model.model} has waited for {model.oldest_wait:.0f} s"
             fresh = [victim for victim in victims or () if victim.resident < self._residency]
             if fresh:
                 self._again(self._residency - min(victim.resident for victim in fresh))
                 self.notes[model.model] = self._blockers_note(fresh)
-                return
+                return True
         if victims is None:
             self.notes[model.model] = "waiting for memory that starting models hold"
-            return
+            return True
         for victim in victims:
             grace = self._grace(victim.resident, model.oldest_wait - self.policy.max_wait)
             self.decisions.append(Evict(victim.model, model.model, reason, grace))
             self.leaving.add(victim.model)
             self._move(self.coming, victim.frees, +1)
         self.notes[model.model] = "waiting for " + ", ".join(v.model for v in victims) + " to stop"
+        return True
 
     @staticmethod
     def _candidate(model: ModelPicture) -> Candidate:
-        return Candidate(model.model, model.reserved, model.idle, model.resident)
+        return Candidate(model.model, model.reserved, model.idle, model.resident, _cost_of(model))
 
     def _is_idle_victim(self, model: ModelPicture) -> bool:
         if model.state is not State.READY or model.pinned or model.leases or model.waiting:

@@ -19,6 +19,9 @@ class Candidate:
     """Seconds since its last lease ended; 0 while it is leased."""
     resident: float = 0.0
     """Seconds since it became ready."""
+    cost: float = 0.0
+    """Seconds that stopping it is expected to lose: what it takes to bring it back, times the chance that
+    somebody will want it back. The least per byte goes first; among equals the least recently used."""
 
 
 def shortage(need: Mapping[DeviceId, int], free: Mapping[DeviceId, int]) -> dict[DeviceId, int]:
@@ -30,21 +33,33 @@ def shortage(need: Mapping[DeviceId, int], free: Mapping[DeviceId, int]) -> dict
 def choose_victims(
     candidates: Iterable[Candidate], missing: Mapping[DeviceId, int]
 ) -> tuple[Candidate, ...] | None:
-    """The least recently used candidates that free at least *missing*; None when all of them do not.
+    """Candidates that together free at least *missing*, at the least cost; None when all of them do not.
 
-    None rather than a part: evicting in vain costs a load and helps nobody. A candidate that turns out not
-    to be needed, because a later one frees enough, is left alone.
+    None rather than a part: evicting in vain costs a load and helps nobody. Greedy by cost per byte, and
+    compared with the cheapest single one that suffices; whoever turns out not to be needed is left alone.
     """
+    useful = [c for c in candidates if any(c.frees.get(device, 0) > 0 for device in missing)]
+    useful.sort(key=lambda c: (c.cost / _useful_bytes(c, missing), -c.idle, c.model))
     chosen: list[Candidate] = []
     short = dict(missing)
-    for candidate in sorted(candidates, key=lambda c: (-c.idle, c.model)):
-        if not any(device in short for device in candidate.frees if candidate.frees[device] > 0):
-            continue
-        chosen.append(candidate)
-        short = _less(short, candidate.frees)
+    for candidate in useful:
         if not short:
-            return _without_needless(chosen, missing)
-    return None if short else ()
+            break
+        if any(candidate.frees.get(device, 0) > 0 for device in short):
+            chosen.append(candidate)
+            short = _less(short, candidate.frees)
+    if short:
+        return None
+    kept = _without_needless(chosen, missing)
+    alone = [c for c in useful if not _less(missing, c.frees)]
+    best = min(alone, key=lambda c: (c.cost, -c.idle, c.model), default=None)
+    if best is not None and best.cost < sum(c.cost for c in kept):
+        return (best,)
+    return kept
+
+
+def _useful_bytes(candidate: Candidate, missing: Mapping[DeviceId, int]) -> int:
+    return sum(min(candidate.frees.get(device, 0), short) for device, short in missing.items())
 
 
 def _less(short: Mapping[DeviceId, int], frees: Mapping[DeviceId, int]) -> dict[DeviceId, int]:
@@ -53,7 +68,7 @@ def _less(short: Mapping[DeviceId, int], frees: Mapping[DeviceId, int]) -> dict[
 
 
 def _without_needless(chosen: list[Candidate], missing: Mapping[DeviceId, int]) -> tuple[Candidate, ...]:
-    """Drop, the most recently used first, whoever is not needed to free *missing*."""
+    """Drop, the dearest first, whoever is not needed to free *missing*."""
     kept = list(chosen)
     for candidate in reversed(chosen[:-1]):
         rest: dict[DeviceId, int] = dict(missing)

@@ -10,34 +10,32 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
-from registry.engine import DeviceId, ModelId
+from registry.engine import ModelId
 from registry.model import Model
 from supervisor import snapshot
 from supervisor.admission import (
     Decision,
     Evict,
     FleetPicture,
-    ModelPicture,
     Refuse,
     Start,
     can_never_fit,
     decide,
 )
 from supervisor.errors import ModelFailedError, ModelTooLargeError, StoppingError, SupervisorError
+from supervisor.forecast import Forecast
 from supervisor.instance import Instance
 from supervisor.lifecycle import WITH_TREE, Event, State
+from supervisor.picture import fleet_picture, idleness
 from supervisor.policy import Policy
 from supervisor.pool import InstanceLease, Pool, Waiter
 from supervisor.ports import Child, ChildRecord, EventKind, ExitReport, SupervisorEvent, Timer
-from supervisor.reaping import Idleness, reap
+from supervisor.reaping import reap
 from supervisor.view import FleetView, InstanceView
 from supervisor.world import World
 
 MEASURE_EVERY = 5.0
 """Seconds between two looks at what the trees really hold: a footprint grows slowly."""
-
-LEARNED_MARGIN = 1.05
-"""On top of a measured peak: the next run may meet a longer prompt."""
 
 
 class _Given(StrEnum):
@@ -56,8 +54,7 @@ class Supervisor:
         self.stopping = False
         self.instances: dict[ModelId, Instance] = {}
         self._budgets = {device.id: device.budget_bytes for device in world.memory.devices()}
-        self._needs: dict[ModelId, Mapping[DeviceId, int]] = {}
-        self._loads: dict[ModelId, float | None] = {}
+        self.forecast = Forecast(world.journal, self._budgets)
         self._to_preload: set[ModelId] = set()
         self._retired: set[ModelId] = set()
         """No longer in the catalog, but with a tree that has not ended yet."""
@@ -99,13 +96,12 @@ class Supervisor:
             # Unknown by now, or to be started in another way: it goes, and its memory with it.
             self.world.launcher.attach(record, _Unwanted(record, self.world))
             return
-        instance.adopt(record, spec, self._need(instance.model))
+        instance.adopt(record, spec, self.forecast.need(instance.model))
 
     def reconcile(self, models: Iterable[Model]) -> None:
         """Take over a new catalog: a changed model restarts once drained, a removed one is stopped."""
         wanted = {model.id: model for model in models if model.spec is not None and model.problem is None}
-        self._needs.clear()
-        self._loads.clear()
+        self.forecast.forget_all()
         for model_id, instance in list(self.instances.items()):
             model = wanted.pop(model_id, None)
             if model is None:
@@ -218,7 +214,7 @@ class Supervisor:
                 for i in self.instances.values()
                 if i.pinned and i.state in (State.STARTING, State.READY)
             }
-            never = can_never_fit(self._need(instance.model), self._budgets, pinned)
+            never = can_never_fit(self.forecast.need(instance.model), self._budgets, pinned)
             if never is not None:
                 raise self._too_large(model, never)
         limit = self.policy.request_timeout if timeout is None else timeout
@@ -288,14 +284,6 @@ class Supervisor:
 
     # -- pictures and texts ------------------------------------------------------------------------
 
-    def load_seconds(self, model: ModelId) -> float | None:
-        """How long it took to start before; None when it never did."""
-        if model not in self._loads:
-            spec = self.instances[model].model.spec
-            learned = self.world.journal.learned(spec.fingerprint) if spec is not None else None
-            self._loads[model] = learned.load_seconds if learned is not None else None
-        return self._loads[model]
-
     def phase(self, model: ModelId) -> str:
         """What it is doing, or what those who ask for it wait for, for people."""
         instance = self.instances.get(model)
@@ -304,7 +292,9 @@ class Supervisor:
         if instance.state is State.STARTING:
             text = f"loading {model}"
             done = snapshot.progress_of(
-                instance, now=self.world.clock.now(), load_seconds=self.load_seconds(model)
+                instance,
+                now=self.world.clock.now(),
+                load_seconds=self.forecast.load_seconds(instance.model),
             )
             if done is not None:
                 text += f" {done[0]:.0%} eta {done[1]:.0f}s"
@@ -332,8 +322,7 @@ class Supervisor:
     def changed(self, instance: Instance) -> None:
         """Its state is another: decide anew, and tell those who watch."""
         if instance.state in (State.STOPPED, State.READY):
-            self._needs.pop(instance.id, None)
-            self._loads.pop(instance.id, None)
+            self.forecast.forget(instance.id)
         if instance.state is State.BACKOFF and instance.model.preload:
             self._to_preload.add(instance.id)
         if instance.state is State.READY:
@@ -393,39 +382,14 @@ class Supervisor:
                 self._emit(EventKind.REFUSED, model, reason=str(error), requests=refused)
 
     def _picture(self) -> FleetPicture:
-        now = self.world.clock.now()
-        return FleetPicture(
-            tuple(self._model_picture(instance, now) for instance in self.instances.values()), self._budgets
+        return fleet_picture(
+            self.instances.values(),
+            self.pool,
+            self.forecast,
+            budgets=self._budgets,
+            wanted=self._to_preload,
+            now=self.world.clock.now(),
         )
-
-    def _model_picture(self, instance: Instance, now: float) -> ModelPicture:
-        spec = instance.model.spec
-        ready = instance.state is State.READY
-        return ModelPicture(
-            model=instance.id,
-            state=instance.state,
-            need=self._need(instance.model),
-            reserved=instance.reserved,
-            leases=instance.leases,
-            waiting=self.pool.queue_length(instance.id),
-            oldest_wait=min(self.pool.oldest_wait(instance.id), now - instance.evicted_at),
-            wanted=instance.id in self._to_preload,
-            pinned=instance.pinned,
-            idle=now - instance.idle_since if ready and instance.leases == 0 else 0.0,
-            resident=now - instance.ready_at if ready else 0.0,
-            starts_alone=spec.measures_free_memory if spec is not None else False,
-        )
-
-    def _need(self, model: Model) -> Mapping[DeviceId, int]:
-        """Bytes to reserve: the operator's word, else the peak of earlier runs, else the estimate."""
-        if model.id not in self._needs:
-            need = dict(model.footprint.bytes_by_device)
-            if model.spec is not None and not model.footprint.is_given:
-                learned = self.world.journal.learned(model.spec.fingerprint).peak_bytes
-                # Also where nobody expected it: a cmd that takes a GPU says so only by taking it.
-                need |= {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in self._budgets}
-            self._needs[model.id] = need
-        return self._needs[model.id]
 
     def _arm_admission(self, seconds: float | None) -> None:
         if self._admission_timer is not None:
@@ -443,19 +407,7 @@ class Supervisor:
             self._reaping_timer = None
         if self.stopping:
             return
-        now = self.world.clock.now()
-        found = reap(
-            Idleness(
-                model=instance.id,
-                state=instance.state,
-                leases=instance.leases,
-                waiting=self.pool.queue_length(instance.id),
-                idle=now - instance.idle_since,
-                ttl=instance.model.ttl,
-                pinned=instance.pinned,
-            )
-            for instance in self.instances.values()
-        )
+        found = reap(idleness(self.instances.values(), self.pool, now=self.world.clock.now()))
         if found.look_again_in is not None:
             self._reaping_timer = self.world.clock.call_later(found.look_again_in, self._reap)
         for model in found.stop:

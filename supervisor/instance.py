@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from registry.engine import DeviceId, Diagnosis, LaunchSpec, ModelId
 from registry.model import Model
 from supervisor.crashes import CrashMemory
+from supervisor.demand import Demand
 from supervisor.errors import ModelFailedError
 from supervisor.lifecycle import Command, Event, IllegalEventError, State, step
 from supervisor.news import ChildNews, ReadinessNews
@@ -45,6 +46,9 @@ class Instance:
         self.state = State.STOPPED
         self.incarnation = 0
         self.leases = 0
+        self.given = 0
+        """Leases ever given."""
+        self.demand = Demand(world.clock.now())
         self.held: dict[object, float] = {}
         """The leases that are out, oldest first, and when each was given."""
         self.pinned_by_hand: bool | None = None

@@ -47,6 +47,7 @@ class InstanceLease:
         self.key = record.key
         self.generation = record.pid
         instance.leases += 1
+        instance.given += 1
         instance.held[self] = pool.now()
 
     def __repr__(self) -> str:

@@ -28,7 +28,7 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
     world, pool, now = supervisor.world, supervisor.pool, supervisor.world.clock.now()
     record = instance.record
     waiting = pool.queue_length(instance.id)
-    progress = progress_of(instance, now=now, load_seconds=supervisor.load_seconds(instance.id))
+    progress = progress_of(instance, now=now, load_seconds=supervisor.forecast.load_seconds(instance.model))
     measured = world.memory.of_tree(record) if record is not None else {}
     idle = None
     if instance.state is State.READY and instance.leases == 0:

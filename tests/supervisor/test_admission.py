@@ -28,6 +28,8 @@ def model(
     pinned: bool = False,
     wanted: bool = False,
     alone: bool = False,
+    load: float = 0.0,
+    rate: float = 0.0,
 ) -> ModelPicture:
     need = {device: size * GIB}
     return ModelPicture(
@@ -43,6 +45,8 @@ def model(
         idle=idle,
         resident=resident,
         starts_alone=alone,
+        load_seconds=load,
+        rate=rate,
     )
 
 
@@ -153,6 +157,42 @@ def test_a_small_model_does_not_overtake_into_room_that_is_being_made() -> None:
         model("idle", State.READY, idle=90, size=10),
     )
     assert words(found) == ["evict idle for large"]
+
+
+def test_a_small_model_uses_what_is_free_while_a_large_one_waits_for_busy_ones() -> None:
+    busy = model("busy", State.READY, leases=1, size=10)
+    large, small = model("large", waiting=1, oldest=9, size=15), model("small", waiting=1, size=5, load=20)
+    assert words(plan(large, small, busy)) == ["start small"]
+    slow = model("slow", waiting=1, size=5, load=40)
+    found = plan(large, slow, busy)
+    assert words(found) == [], "it would still be starting when the large one's patience ends"
+    assert found.notes == {"large": "waiting for memory: busy in use", "slow": "waiting for its turn"}
+
+
+def test_the_model_that_is_dear_to_bring_back_stays() -> None:
+    popular = model("popular", State.READY, idle=50, load=60, rate=0.1)
+    forgotten = model("forgotten", State.READY, idle=5, load=60)
+    assert words(plan(model("new", waiting=1), popular, forgotten)) == ["evict forgotten for new"]
+
+
+def test_a_busy_one_that_was_just_loaded_stays_for_its_residency_and_that_is_taken_off_its_grace() -> None:
+    policy = Policy(max_wait=60, min_residency=10, drain_grace=30)
+    waiter = model("new", waiting=1, oldest=70)
+    fresh = plan(waiter, model("busy", State.READY, leases=1, resident=4, size=20), policy=policy)
+    assert words(fresh) == []
+    assert fresh.ask_again_in == 6.0
+    later = plan(waiter, model("busy", State.READY, leases=1, resident=10, size=20), policy=policy)
+    assert words(later) == ["evict busy for new"]
+    assert isinstance(later.decisions[0], Evict)
+    assert later.decisions[0].grace == 20.0
+
+
+def test_an_idle_model_is_no_victim_twice() -> None:
+    policy = Policy(min_residency=0)
+    just_used = model("just-used", State.READY, idle=0.1, size=5)
+    busy = model("busy", State.READY, leases=1, size=5)
+    found = plan(model("new", waiting=1, oldest=99, size=20), just_used, busy, budget=25, policy=policy)
+    assert words(found) == ["evict just-used for new"]
 
 
 def test_what_can_never_fit_is_refused_with_the_numbers() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.engine import HOST, DeviceId, ModelId
+from supervisor.demand import FADES_WITHIN, Demand
 from supervisor.eviction import Candidate, choose_victims, shortage
 from supervisor.lifecycle import State
 from supervisor.policy import Policy, pause_after_crash
@@ -14,8 +15,9 @@ from supervisor.reaping import Idleness, Reaping, reap
 GPU0 = DeviceId("gpu0")
 
 
-def candidate(name: str, idle: float, **frees: int) -> Candidate:
-    return Candidate(ModelId(name), {DeviceId(device): size for device, size in frees.items()}, idle)
+def candidate(name: str, idle: float, *, cost: float = 0.0, **frees: int) -> Candidate:
+    devices = {DeviceId(device): size for device, size in frees.items()}
+    return Candidate(ModelId(name), devices, idle, cost=cost)
 
 
 def names(victims: tuple[Candidate, ...] | None) -> list[str] | None:
@@ -30,6 +32,28 @@ def test_shortage_names_only_what_is_missing() -> None:
 def test_who_frees_nothing_that_is_missing_stays() -> None:
     found = choose_victims([candidate("cpu", 99, host=9), candidate("gpu", 1, gpu0=9)], {GPU0: 4})
     assert names(found) == ["gpu"]
+
+
+def test_the_cheapest_per_byte_goes_first_and_among_equals_the_least_recently_used() -> None:
+    dear, cheap = candidate("dear", 99, cost=20, host=10), candidate("cheap", 1, cost=1, host=10)
+    assert names(choose_victims([dear, cheap], {HOST: 10})) == ["cheap"]
+    assert names(choose_victims([dear, candidate("same", 100, cost=20, host=10)], {HOST: 10})) == ["same"]
+
+
+def test_one_large_one_is_cheaper_than_several_small_ones_that_cost_more_together() -> None:
+    small = [candidate(f"s{n}", 50, cost=4, host=4) for n in range(5)]
+    large = candidate("large", 1, cost=15, host=12)
+    assert names(choose_victims([*small, large], {HOST: 20})) == ["s0", "s1", "s2", "s3", "s4"]
+    assert names(choose_victims([*small, large], {HOST: 12})) == ["s0", "s1", "s2"]
+    assert names(choose_victims([*small, candidate("large", 1, cost=11, host=12)], {HOST: 12})) == ["large"]
+
+
+def test_a_rate_fades_and_counts_what_came() -> None:
+    demand = Demand(0.0)
+    busy = demand.rate(10.0, 100)
+    assert busy == 100 / FADES_WITHIN
+    assert demand.rate(10.0, 100) == busy
+    assert 0.36 * busy < demand.rate(10.0 + FADES_WITHIN, 100) < 0.37 * busy
 
 
 def test_all_together_may_not_be_enough() -> None:
