@@ -122,6 +122,12 @@ wheel-test: $(VENV)/.installed-dev ## install the wheel in a strange place, besi
 bench: $(VENV)/.installed-dev ## the front against direct, nginx and an aiohttp proxy
 	$(BIN)/python -m bench
 
+.PHONY: bench-scheduler bench-scheduler-write
+bench-scheduler: $(VENV)/.installed-dev ## our scheduler and three others on the eight traces of bench/traces
+	$(BIN)/python -m bench.scheduler
+bench-scheduler-write: $(VENV)/.installed-dev ## the same, into docs/explanation/scheduling.md and its picture
+	$(BIN)/python -m bench.scheduler write
+
 .PHONY: clean
 clean: ## remove what was built here; installed engines stay (`modelyard engine remove`)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
