@@ -25,9 +25,17 @@ ADRS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r'\b(?:src|srcset|href)="([^"#]+)"', text)
     broken = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(ROOT / "demo").rglob("*.md")], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_no_page_was_left_with_a_gap(page: Path) -> None:
+    assert re.findall(r"@[A-Z]+@|\bTODO\b|\bTBD\b|\bFIXME\b", page.read_text(encoding="utf-8")) == []
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
