@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Final
@@ -276,6 +276,42 @@ def _timing(record: RequestRecord) -> tuple[int, float]:
         # The first token is what the reading of the prompt ended with.
         return record.completion_tokens - 1, max(0.0, record.total - record.first_byte)
     return record.completion_tokens, max(0.0, record.total - record.waited)
+
+
+# -- how many requests a second ---------------------------------------------------------------------
+
+RATE_SECONDS: Final = 10
+"""What a rate is taken over: long enough to be steady at one request a second, short enough to follow."""
+
+
+class RequestRate:
+    """Inference requests that ended per second, over the last `RATE_SECONDS`; looks at their total."""
+
+    def __init__(self, clock: Clock, total: Callable[[], int]) -> None:
+        self._clock = clock
+        self._total = total
+        self._seen: deque[tuple[float, int]] = deque(maxlen=RATE_SECONDS + 1)
+        """(when, total) of the last looks."""
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Look from now on, until `close`."""
+        self._seen.append((self._clock.now(), self._total()))
+        self._timer = self._clock.call_later(1.0, self.start)
+
+    def per_second(self) -> float:
+        """The rate, to a tenth; 0 before the second look."""
+        if len(self._seen) < 2:
+            return 0.0
+        (since, before), (until, after) = self._seen[0], self._seen[-1]
+        # Never negative: the total falls when a reload drops the series of models that are gone.
+        return round(max(0, after - before) / (until - since), 1)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 # -- the event loop's lag --------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from router.errors import refusal_for
 from router.front import Front
 from router.key_store import KeyStore
 from router.logs import Format, LineSink
-from router.metrics import LoopLag, Metrics
+from router.metrics import LoopLag, Metrics, RequestRate
 from router.ports import FrontLimits, Recorder, RequestRecord
 from router.service import (
     Heartbeat,
@@ -162,6 +162,7 @@ class Daemon:
         self.memory = await asyncio.to_thread(HostMemory, settings.memory)
         self.memory.start()
         self.metrics = Metrics(version=self._origin.version, models=self._found.models)
+        self.rate = RequestRate(self.clock, lambda: self.metrics.totals().total)
         # Cookies know hosts and no ports: daemons side by side need different names.
         self.auth = Auth(wall=self.clock.wall, cookie=f"modelyard_{parse_listen(settings.listen)[1]}")
         self.keys = KeyStore(self.auth, clock=self.clock, spawn=self._tasks.spawn, changed=self._keys_changed)
@@ -182,6 +183,7 @@ class Daemon:
         self.keys.start()
         self.lag = LoopLag(self.clock, self.metrics.lag)
         self.lag.start()
+        self.rate.start()
         self._announce()
         self._warn_if_open()
         self.heartbeat = Heartbeat(self._notifier, self.clock, watchdog=self._watchdog, summary=self._summary)
@@ -279,6 +281,7 @@ class Daemon:
                 in_flight=self.front.counters.in_flight,
                 buffered_bytes=self.front.shared.budget.held,
             ),
+            requests_per_second=self.rate.per_second,
             clock=self.clock,
             spawn=self._tasks.spawn,
             version=self._origin.version,
@@ -409,6 +412,7 @@ class Daemon:
             self.heartbeat.close()
         if hasattr(self, "front"):
             self.lag.close()
+            self.rate.close()
             self.keys.close()
             await self.endpoints.close()
             await self.door.close()

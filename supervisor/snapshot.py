@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from registry.engine import DeviceId
 from supervisor.instance import Instance
 from supervisor.lifecycle import WITH_TREE, State
-from supervisor.view import DeviceView, FleetView, InstanceView
+from supervisor.view import DeviceShare, DeviceView, FleetView, InstanceView
 
 if TYPE_CHECKING:
     from supervisor.fleet import Supervisor
@@ -55,11 +55,22 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
         pinned=instance.pinned,
         reserved_bytes=sum(instance.reserved.values()),
         measured_bytes=sum(measured.values()) if measured else None,
+        shares=shares(instance.reserved, measured),
         crashes=instance.crashes.count(now),
         starts=instance.starts,
         retry_in_seconds=max(instance.retry_at - now, 0.0) if instance.retry_at is not None else None,
         last_failure=instance.last_failure,
         log=record.log if record is not None else instance.last_log,
+    )
+
+
+def shares(reserved: Mapping[DeviceId, int], measured: Mapping[DeviceId, int]) -> tuple[DeviceShare, ...]:
+    """What an instance has of each device."""
+    devices = sorted(reserved.keys() | measured.keys())
+    return tuple(
+        DeviceShare(device, reserved.get(device, 0), measured.get(device))
+        for device in devices
+        if reserved.get(device) or measured.get(device)
     )
 
 

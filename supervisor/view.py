@@ -25,6 +25,17 @@ class DeviceView:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceShare:
+    """What an instance has of one device."""
+
+    device: DeviceId
+    reserved_bytes: int
+    """What admission holds for it there."""
+    measured_bytes: int | None
+    """What its process tree was last seen to hold there; None where that was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
 class FailureView:
     """Why the last incarnation ended or did not come up."""
 
@@ -67,6 +78,8 @@ class InstanceView:
     reserved_bytes: int
     """On all devices."""
     measured_bytes: int | None
+    shares: tuple[DeviceShare, ...]
+    """The same by device, sorted by its id: those where it has something reserved or measured."""
     crashes: int
     """In the crash window."""
     starts: int

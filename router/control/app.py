@@ -226,6 +226,7 @@ class Face:
                 totals=deps.metrics.totals(),
                 requests_of=deps.metrics.requests_of,
                 speed_of=deps.metrics.speed_of,
+                requests_per_second=deps.requests_per_second(),
                 front=deps.front(),
                 loop_lag_seconds=deps.metrics.lag.worst(),
                 events=deps.events.recent(RECENT_EVENTS),

@@ -57,6 +57,7 @@ class ControlDeps:
     events: EventRing
     metrics: Metrics
     front: Callable[[], FrontStats]
+    requests_per_second: Callable[[], float]
     clock: Clock
     spawn: Spawn
     version: str

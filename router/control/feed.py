@@ -29,6 +29,7 @@ _AGES: Final = frozenset(
 _OF_THE_MOMENT: Final = frozenset(
     {"at", "uptime_seconds", "loop_lag_seconds", "front", "models", "instances", "recent_events", "devices"}
 )
+_MEASURED: Final = frozenset({"used_bytes", "free_bytes", "measured_bytes"})
 _GRAIN: Final = 16 * 2**20
 """Bytes: memory that moves by less is the breathing of processes, and no news."""
 
@@ -47,6 +48,7 @@ class Change(TypedDict):
     in_flight: int
     waiting: int
     loop_lag_seconds: float
+    requests_per_second: float
     requests: dict[str, int]
     front: dict[str, int]
     devices: list[dict[str, Any]]
@@ -80,6 +82,7 @@ def change(before: Status, after: Status) -> Change | None:
         in_flight=after["in_flight"],
         waiting=after["waiting"],
         loop_lag_seconds=after["loop_lag_seconds"],
+        requests_per_second=after["requests_per_second"],
         requests=after["requests"],
         front=after["front"],
         devices=after["devices"],
@@ -101,9 +104,9 @@ def _face(model: ModelStatus) -> dict[str, Any]:
     face: dict[str, Any] = {key: bool(value) if key in _AGES else value for key, value in model.items()}
     # An age of zero is one as well; null is none.
     face["idle_seconds"] = model["idle_seconds"] is None
-    progress, measured = model["progress"], model["memory"]["measured_bytes"]
+    progress, memory = model["progress"], model["memory"]
     face["progress"] = None if progress is None else round(progress, 2)
-    face["memory"] = {**model["memory"], "measured_bytes": None if measured is None else measured // _GRAIN}
+    face["memory"] = {**_coarse(memory), "devices": [_coarse(share) for share in memory["devices"]]}
     return face
 
 
@@ -114,9 +117,8 @@ def _steady(status: Status) -> dict[str, Any]:
     return steady
 
 
-def _coarse(device: Mapping[str, Any]) -> dict[str, Any]:
-    measured = ("used_bytes", "free_bytes")
-    return {k: v // _GRAIN if k in measured and v is not None else v for k, v in device.items()}
+def _coarse(memory: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v // _GRAIN if k in _MEASURED and v is not None else v for k, v in memory.items()}
 
 
 def _frame(kind: str, data: object) -> bytes:

@@ -19,7 +19,7 @@ from router.control.deps import FrontStats
 from router.control.events import Event
 from router.metrics import RequestTotals
 from supervisor.lifecycle import State
-from supervisor.view import FailureView, FleetView, InstanceView
+from supervisor.view import DeviceShare, FailureView, FleetView, InstanceView
 
 UNUSABLE: Final = "unusable"
 """State of a model that cannot run here; `problem` says why."""
@@ -27,6 +27,15 @@ ENDPOINT: Final = "endpoint"
 """State of a model that a configured endpoint serves."""
 
 RECENT_EVENTS: Final = 30
+
+
+class ShareStatus(TypedDict):
+    """What an instance has of one device."""
+
+    device: str
+    """Id of a device of `devices`."""
+    reserved_bytes: int
+    measured_bytes: int | None
 
 
 class MemoryStatus(TypedDict):
@@ -38,6 +47,8 @@ class MemoryStatus(TypedDict):
     """What admission holds for the instance now."""
     measured_bytes: int | None
     """What its process tree was last seen to hold."""
+    devices: list[ShareStatus]
+    """The same by device: those where it has something reserved or measured."""
 
 
 class ErrorStatus(TypedDict):
@@ -116,6 +127,8 @@ class Status(TypedDict):
     in_flight: int
     waiting: int
     loop_lag_seconds: float
+    requests_per_second: float
+    """Inference requests that ended, over the last 10 seconds."""
     requests: dict[str, int]
     """`RequestTotals`, since the daemon started."""
     front: dict[str, int]
@@ -144,6 +157,7 @@ class Moment:
     totals: RequestTotals
     requests_of: Callable[[str], int]
     speed_of: Callable[[str], float | None]
+    requests_per_second: float
     front: FrontStats
     loop_lag_seconds: float
     events: list[Event]
@@ -192,6 +206,7 @@ def status(moment: Moment) -> Status:
         in_flight=sum(instance.leases for instance in fleet.instances),
         waiting=fleet.waiting,
         loop_lag_seconds=moment.loop_lag_seconds,
+        requests_per_second=moment.requests_per_second,
         requests=msgspec.to_builtins(moment.totals),
         front=msgspec.to_builtins(moment.front),
         devices=[msgspec.to_builtins(device) for device in fleet.devices],
@@ -244,6 +259,7 @@ def model_status(
             estimated_bytes=model.footprint.total or None,
             reserved_bytes=0 if view is None else view.reserved_bytes,
             measured_bytes=None if view is None else view.measured_bytes,
+            devices=[] if view is None else [_share(share) for share in view.shares],
         ),
         crashes=0 if view is None else view.crashes,
         starts=0 if view is None else view.starts,
@@ -253,6 +269,12 @@ def model_status(
         has_log=view is not None and view.log is not None,
         last_error=None if view is None else _failure(view.last_failure),
         problem=_problem(model),
+    )
+
+
+def _share(share: DeviceShare) -> ShareStatus:
+    return ShareStatus(
+        device=share.device, reserved_bytes=share.reserved_bytes, measured_bytes=share.measured_bytes
     )
 
 

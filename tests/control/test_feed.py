@@ -54,6 +54,7 @@ def test_memory_that_breathes_is_no_change_and_memory_that_grows_is(world: Contr
     before = status_of(world)
     after = copy.deepcopy(before)
     after["models"][0]["memory"]["measured_bytes"] = 2**30 + 2**20
+    after["models"][0]["memory"]["devices"][0]["measured_bytes"] = 2**30 + 2**20
     after["devices"][0]["used_bytes"] += 2**20
     assert change(before, after) is None
     after["models"][0]["memory"]["measured_bytes"] = 2**30 + 2**25

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry.engine import ModelId
 from router.control.exposition import FAMILIES, render
-from router.metrics import MOST_CODES, LagGauge, LoopLag, Metrics
+from router.metrics import MOST_CODES, RATE_SECONDS, LagGauge, LoopLag, Metrics, RequestRate
 from router.ports import RequestRecord
 from supervisor.lifecycle import State
 from supervisor.ports import EventKind, SupervisorEvent
@@ -243,3 +243,34 @@ class LateClock(FakeClock):
         self._now += after
         assert timer.callback is not None
         timer.callback()
+
+
+# -- requests per second
+
+
+def test_the_rate_is_taken_over_the_last_seconds_only() -> None:
+    clock, ended = FakeClock(), 100
+    rate = RequestRate(clock, lambda: ended)
+    rate.start()
+    assert rate.per_second() == 0.0
+    for _ in range(2 * RATE_SECONDS):
+        ended += 3
+        clock.advance(1)
+    assert rate.per_second() == 3.0
+    clock.advance(RATE_SECONDS / 2)
+    assert rate.per_second() == 1.5
+    clock.advance(RATE_SECONDS)
+    assert rate.per_second() == 0.0
+
+
+def test_a_total_that_falls_is_no_negative_rate() -> None:
+    clock, ended = FakeClock(), 100
+    rate = RequestRate(clock, lambda: ended)
+    rate.start()
+    ended = 10  # a reload dropped the series of models that are gone
+    clock.advance(1)
+    assert rate.per_second() == 0.0
+    rate.close()
+    ended = 50
+    clock.advance(60)
+    assert rate.per_second() == 0.0

@@ -33,6 +33,7 @@ def moment(models: tuple[Model, ...], *views: InstanceView) -> Moment:
         totals=RequestTotals(total=5, served=5),
         requests_of=lambda _: 5,
         speed_of=lambda _: 38.5,
+        requests_per_second=1.5,
         front=FrontStats(connections=2),
         loop_lag_seconds=0.0,
         events=[],
@@ -72,6 +73,7 @@ def test_a_model_with_an_instance_shows_how_it_does() -> None:
         "estimated_bytes": 2 * GIB,
         "reserved_bytes": 2 * GIB,
         "measured_bytes": GIB,
+        "devices": [{"device": "host", "reserved_bytes": 2 * GIB, "measured_bytes": GIB}],
     }
     assert shown["last_error"] == {
         "cause": "out of memory",

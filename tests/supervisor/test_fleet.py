@@ -418,3 +418,8 @@ def test_views_show_what_is() -> None:
         ("b", "stopped", 0),
     ]
     assert view.devices[0].reserved_bytes == 10 * GIB
+    device = view.devices[0].id
+    assert [(share.device, share.reserved_bytes) for share in view.instances[0].shares] == [
+        (device, 10 * GIB)
+    ]
+    assert view.instances[1].shares == ()

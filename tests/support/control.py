@@ -138,6 +138,7 @@ class ControlWorld:
             events=self.events,
             metrics=self.metrics,
             front=lambda: self.front,
+            requests_per_second=lambda: 1.5,
             clock=self.clock,
             spawn=self.tasks.spawn,
             version="1.2.3",

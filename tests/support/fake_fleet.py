@@ -14,7 +14,7 @@ from registry.engine import HOST, ModelId
 from supervisor.errors import SupervisorError
 from supervisor.lifecycle import State
 from supervisor.ports import Clock
-from supervisor.view import DeviceView, FleetView, InstanceView
+from supervisor.view import DeviceShare, DeviceView, FleetView, InstanceView
 
 GIB = 2**30
 
@@ -42,6 +42,7 @@ def instance_view(model: str, state: State = State.STOPPED, *, at: float = 1.7e9
         pinned=False,
         reserved_bytes=2 * GIB if runs else 0,
         measured_bytes=GIB if runs else None,
+        shares=(DeviceShare(HOST, 2 * GIB, GIB),) if runs else (),
         crashes=0,
         starts=int(runs),
         retry_in_seconds=None,
