@@ -20,7 +20,8 @@ HEADERS: Final[Mapping[str, str]] = {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: with that, a browser sends the login form with `Origin: null`, like any foreign page's.
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
 """On every answer. The page needs nothing but its own script and style, so nothing else is allowed."""

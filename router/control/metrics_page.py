@@ -115,6 +115,7 @@ def _everything_once() -> Snapshot:
         pinned=False,
         reserved_bytes=1,
         measured_bytes=1,
+        shares=(),
         crashes=0,
         starts=1,
         retry_in_seconds=None,

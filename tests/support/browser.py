@@ -61,9 +61,9 @@ class Browser:
         ours_in, from_it = os.pipe()
         self._out, self._in = ours_out, ours_in
         flags = [
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--hide-scrollbars", "--force-color-profile=srgb", "--no-default-browser-check",
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--hide-scrollbars", "--force-color-profile=srgb", "--no-default-browser-check",
             "--remote-debugging-pipe", f"--user-data-dir={profile}",
         ]  # fmt: skip
         self._process = subprocess.Popen(
@@ -212,7 +212,7 @@ class Page:
 
     def sees(self, text: str, *, within: float = DEADLINE_SECONDS) -> None:
         """Wait until *text* is on the page."""
-        self.until(f"document.body.innerText.includes({json.dumps(text)})", within=within)
+        self.until(f"document.body?.innerText.includes({json.dumps(text)})", within=within)
 
     def text(self) -> str:
         """What can be read on the page."""

@@ -1,86 +1,121 @@
 // The list of models: what each is and does, and what an operator can do about it.
 
+import { ACTIONS, act } from "./actions.js";
+import { colourOf } from "./devices.js";
+import { nothingFits, nothingRuns, noModels } from "./empty.js";
+import { openLog } from "./log.js";
 import { bar, byId, keep, make, mark, pairs, setBar, write } from "./nodes.js";
 import { bytes, context, many, short, span } from "./words.js";
 
 const FILTER_FROM = 8; // fewer models than this need no filter
-const SAID_MS = 8000;
 
 const TONES = {
-  ready: "good", starting: "busy", draining: "warn", stopping: "warn", backoff: "warn", failed: "bad",
-  stopped: "idle", unusable: "bad", endpoint: "far",
+  ready: "good", starting: "busy", waiting: "busy", draining: "warn", stopping: "warn", backoff: "bad", failed: "bad",
+  stopped: "idle", unusable: "warn", endpoint: "far",
 };
-const MOVING = new Set(["starting", "draining", "stopping"]);
+const MOVING = new Set(["starting", "waiting", "draining", "stopping"]);
+const DOWN = new Set(["backoff", "failed"]);
+const SERVES = new Set(["ready", "draining"]);
 const GROUPS = [
-  ["active", "Active"], ["available", "Ready to load"], ["elsewhere", "At other servers"], ["unusable", "Cannot run here"],
+  ["down", "Need attention"], ["active", "Active"], ["available", "Ready to load"],
+  ["elsewhere", "At other servers"], ["unusable", "Cannot run here"],
 ];
 
-function groupOf(model) {
-  if (model.state === "endpoint") return "elsewhere";
-  if (model.state === "unusable") return "unusable";
-  return model.state === "stopped" && !model.waiting ? "available" : "active";
+// A stopped model that somebody asks for is not at rest: it waits for memory.
+export const stateOf = (model) => (model.state === "stopped" && model.waiting ? "waiting" : model.state);
+
+// Its last start, or its last run, ended in an error, and nothing has gone well since.
+function isDown(model) {
+  if (DOWN.has(model.state)) return true;
+  return model.state === "stopped" && model.last_error !== null && model.last_error.incarnation === model.incarnation;
 }
 
+function groupOf(model) {
+  const state = stateOf(model);
+  if (state === "endpoint") return "elsewhere";
+  if (state === "unusable") return "unusable";
+  if (isDown(model)) return "down";
+  return state === "stopped" ? "available" : "active";
+}
+
+const VERBS = {
+  stopped: ["load"], waiting: ["cancel"], starting: ["cancel"], ready: ["unload"], draining: ["force"],
+  stopping: ["force"], backoff: ["retry"], failed: ["retry"],
+};
+
 function actionsOf(model) {
-  switch (model.state) {
-    case "stopped": return [["Load", "load?wait=0", { main: true }]];
-    case "backoff": case "failed": return [["Retry now", "load?wait=0&retry=1", { main: true }]];
-    case "starting": return [["Cancel", "unload?wait=0", {}]];
-    case "ready": return [["Unload", "unload?wait=0", {}]];
-    case "draining": return [["Stop now", "unload?wait=0&force=1", { danger: true, confirm: true }]];
-    default: return [];
-  }
+  const state = stateOf(model);
+  const verbs = VERBS[state] || [];
+  if (!verbs.length) return [];
+  if (model.pinned) return ["unpin", ...verbs];
+  return model.pid === null ? verbs : ["pin", ...verbs];
 }
 
 function tagsOf(model) {
   const tags = [];
+  if (model.pinned) tags.push("pinned");
   if (model.state !== "endpoint") tags.push(model.engine);
   if (model.size_bytes) tags.push(bytes(model.size_bytes));
   if (model.context_length) tags.push(context(model.context_length));
   tags.push(...model.capabilities.map((word) => word.replaceAll("_", " ")));
-  if (model.pinned) tags.push("pinned");
   if (model.state === "endpoint") tags.push(model.source);
+  if (model.aliases.length) tags.push(`also ${model.aliases.join(", ")}`);
   return tags;
 }
 
-function numbersOf(model) {
-  const memory = model.memory;
-  const measured = memory.measured_bytes !== null;
-  const stays = model.pinned || model.ttl_seconds === 0;
-  const left = Math.max(0, model.ttl_seconds - model.idle_seconds);
-  const idle = model.idle_seconds === null ? ["–"] : [span(model.idle_seconds), stays ? "stays" : `stops in ${short(left)}`];
-  return [
-    measured
-      ? ["Memory", bytes(memory.measured_bytes), `of ${bytes(memory.reserved_bytes)}`, "Measured, of what is reserved for it"]
-      : ["Memory", bytes(memory.reserved_bytes), "reserved", "Not measured yet"],
-    ["In flight", String(model.in_flight)],
+function idleOf(model) {
+  if (model.idle_seconds === null) return ["–"];
+  if (model.pinned) return [span(model.idle_seconds), "stays: pinned"];
+  if (model.ttl_seconds === 0) return [span(model.idle_seconds), "stays"];
+  return [span(model.idle_seconds), `stops in ${short(Math.max(0, model.ttl_seconds - model.idle_seconds))}`];
+}
+
+function numbersOf(model, now) {
+  const { measured_bytes: measured, reserved_bytes: reserved } = model.memory;
+  const speed = model.tokens_per_second;
+  const up = model.since !== null && model.state === "ready" ? span(Math.max(0, now - model.since)) : "–";
+  const memory = measured === null
+    ? ["Memory", reserved ? bytes(reserved) : "–", reserved ? "reserved" : ""]
+    : ["Memory", bytes(measured), `of ${bytes(reserved)}`, "Measured, of what is reserved for it"];
+  const process = ["Process", model.pid === null ? "–" : String(model.pid), model.port === null ? "" : `port ${model.port}`];
+  const queue = [
+    ["In flight", String(model.in_flight), model.in_flight ? `oldest ${short(model.oldest_request_seconds)}` : ""],
     ["Waiting", String(model.waiting), model.waiting ? `for ${short(model.oldest_wait_seconds)}` : ""],
-    ["Idle", ...idle],
-    ["Requests", many(model.requests)],
-    ["Port", String(model.port ?? "–")],
-    ["Process", String(model.pid ?? "–")],
+  ];
+  if (!SERVES.has(model.state)) return model.pid === null ? [queue[1]] : [...queue, memory, process];
+  return [
+    ...queue,
+    ["Tokens/s", speed === null ? "–" : speed.toFixed(speed < 100 ? 1 : 0), "", "How fast one answer comes, over the last 32"],
+    memory,
+    ["Idle", ...idleOf(model)],
+    ["Requests", many(model.requests), "", "Since the daemon started"],
+    ["Up", up, model.starts > 1 ? `start ${model.starts}` : "", model.starts ? `Started ${model.starts} times by this daemon` : null],
+    process,
   ];
 }
 
-function buildModel() {
+// -- one model --------------------------------------------------------------------------------------
+
+function build() {
   const row = make("article", "model");
   const title = make("div", "title");
   const about = make("div", "about");
-  about.append(make("span", "name"), make("div", "tags"));
+  about.append(make("h4", "name"), make("div", "tags"));
   title.append(make("span", "pill"), about, make("div", "actions"));
   row.append(title, make("div", "body"));
   return row;
 }
 
-function updateModel(row, model, now) {
+function update(row, model, now) {
   const [pill, about, actions] = row.firstChild.children;
   const [name, tags] = about.children;
-  write(pill, model.state);
-  mark(pill, "data-tone", TONES[model.state] || "idle");
-  mark(pill, "data-moving", MOVING.has(model.state) ? "" : null);
+  const state = stateOf(model);
+  write(pill, state);
+  mark(pill, "data-tone", TONES[state] || "idle");
+  mark(pill, "data-moving", MOVING.has(state) ? "" : null);
   write(name, model.id);
-  mark(name, "title", model.aliases.length ? `also ${model.aliases.join(", ")}` : model.source);
-  keep(tags, tagsOf(model), (tag) => tag, (tag) => make("span", "", tag));
+  mark(name, "title", model.source);
+  keep(tags, tagsOf(model), (tag) => tag, (tag) => make("span", tag === "pinned" ? "pinned" : "", tag));
   updateActions(actions, model);
   const parts = ["doing", ...(model.pid || model.waiting ? ["numbers"] : []), "trouble"];
   keep(row.lastChild, parts, (part) => part, (part) => make(part === "numbers" ? "dl" : "div", part), (node, part) => {
@@ -89,33 +124,42 @@ function updateModel(row, model, now) {
 }
 
 function updateActions(box, model) {
-  const wanted = actionsOf(model).map(([label, path, how]) => ({ label, path, how }));
-  if (model.has_log) wanted.unshift({ label: "Log", href: `${pathOf(model.id)}/logs?tail=500` });
-  keep(box, wanted, (one) => one.label, (one) => {
-    if (one.href) {
-      const link = make("a", "", one.label);
-      link.target = "_blank";
-      link.rel = "noopener";
-      return link;
-    }
-    const button = make("button", "", one.label);
+  const wanted = [...(model.has_log ? ["log"] : []), ...actionsOf(model)];
+  // Cancel takes the place of Load, and Unpin of Pin: the button stays, and a keyboard's focus with it.
+  const place = (name) => (name === "log" ? "log" : name.endsWith("pin") ? "pin" : "main");
+  keep(box, wanted, place, (name) => {
+    const button = make("button");
     button.type = "button";
-    mark(button, "data-main", one.how.main ? "" : null);
-    mark(button, "data-danger", one.how.danger ? "" : null);
-    button.addEventListener("click", () => act(button, model.id, one));
+    button.addEventListener("click", () => {
+      const { name: doing, model: which } = button.what;
+      if (doing === "log") openLog(which.id, button);
+      else act(button, doing, which);
+    });
     return button;
-  }, (node, one) => {
-    mark(node, "aria-label", `${one.label}: ${model.id}`);
-    if (one.href) mark(node, "href", one.href);
+  }, (button, name) => {
+    button.what = { name, model };
+    const { label, main, danger, tip } = ACTIONS[name] || { label: "Log" };
+    write(button, label);
+    mark(button, "data-main", main ? "" : null);
+    mark(button, "data-danger", danger ? "" : null);
+    mark(button, "title", tip);
+    mark(button, "aria-label", `${label} ${model.id}`);
   });
+}
+
+// What it is doing, without what the bar beside it says better.
+function noteOf(model) {
+  if (model.state !== "starting") return model.note;
+  const [, rest] = model.note.split(/: (.*)/s);
+  return rest || (model.waiting ? "loading for the requests that wait" : "loading");
 }
 
 const PARTS = {
   doing(node, model) {
     const retry = model.retry_in_seconds;
-    let said = model.note;
-    if (!said && retry !== null && model.state !== "ready") said = `next try allowed in ${short(retry)}`;
-    node.hidden = !said && model.state !== "starting";
+    const down = DOWN.has(model.state) && retry !== null;
+    const said = noteOf(model) || (down ? `next try ${retry ? `in ${short(retry)}` : "now"}, or with the button` : "");
+    node.hidden = !said;
     if (node.hidden) return;
     if (!node.firstChild) {
       const line = make("p");
@@ -123,30 +167,29 @@ const PARTS = {
       node.append(line, bar("Progress", null));
     }
     const [line, track] = node.children;
-    write(line.firstChild, said || "starting");
+    write(line.firstChild, said);
     const left = [];
     if (model.progress !== null) left.push(`${Math.round(model.progress * 100)} %`);
-    if (model.eta_seconds !== null) left.push(`about ${short(model.eta_seconds)} left`);
+    if (model.eta_seconds !== null) left.push(model.eta_seconds > 0 ? `about ${short(model.eta_seconds)} left` : "any moment");
     write(line.lastChild, left.join(" · "));
     track.hidden = model.state !== "starting";
     setBar(track, `Loading ${model.id}`, model.progress, "var(--busy)");
   },
 
-  numbers(node, model) {
-    const { measured_bytes: measured, reserved_bytes: reserved } = model.memory;
-    pairs(node, numbersOf(model));
-    const box = node.firstChild;
-    if (!box.querySelector(".track")) box.append(bar("", 0));
-    const part = reserved ? (measured || 0) / reserved : 0;
-    setBar(box.lastChild, `Memory of ${model.id}`, part, part > 1 ? "var(--warn)" : "var(--accent)");
-    for (const cell of node.children) mark(cell, "data-zero", ["0", "–"].includes(cell.children[1].textContent) ? "" : null);
+  numbers(node, model, now) {
+    pairs(node, numbersOf(model, now));
+    for (const cell of node.children) {
+      mark(cell, "data-zero", ["0", "–"].includes(cell.children[1].textContent) ? "" : null);
+      const held = cell.dataset.key === "Memory" && model.memory.devices.length;
+      mark(cell, "data-colour", held ? colourOf(model.id) : null);
+    }
   },
 
   trouble(node, model, now) {
     const error = model.last_error;
     node.hidden = !model.problem && !error;
     if (node.hidden) return;
-    const over = !model.problem && model.state === "ready";
+    const over = !model.problem && !isDown(model);
     mark(node, "data-tone", model.problem ? "warn" : over ? "idle" : "bad");
     mark(node, "data-over", over ? "" : null);
     if (!node.firstChild) node.append(make("strong"), make("span", "remedy"), make("span", "meta"));
@@ -154,114 +197,67 @@ const PARTS = {
     const crashes = error && model.crashes > 1 ? ` · ${model.crashes} crashes lately` : "";
     const ago = error ? `${span(Math.max(0, now - error.at))} ago` : "";
     write(head, model.problem ? "" : over ? `Last error, ${ago}: ${error.cause}` : error.cause);
-    write(remedy, model.problem ? model.problem.message : over ? "" : error.remedy);
+    write(remedy, model.problem ? model.problem.message : over || !error.remedy ? "" : `What to do: ${error.remedy}`);
     write(meta, model.problem || over ? "" : `${error.code} · ${ago}${crashes}`);
     mark(node, "title", over ? error.remedy : null);
     for (const part of node.children) part.hidden = !part.textContent;
   },
 };
 
-function pathOf(id) {
-  return `/api/models/${encodeURIComponent(id)}`;
-}
+// -- all of them ------------------------------------------------------------------------------------
 
-export function renderModels(status) {
+export function renderModels(status, session) {
   const held = document.activeElement.closest(".model")?.dataset.key;
-  placeModels(status);
-  // A model that changes state changes its place and its button: a keyboard's focus goes along.
+  place(status, session);
+  // A model that changes its group is moved, and loses the focus: give it back.
   if (held && document.activeElement === document.body) {
     const row = [...document.querySelectorAll(".model")].find((one) => one.dataset.key === held);
-    (row?.querySelector("button, a") || byId("models")).focus({ preventScroll: true });
+    (row?.querySelector(".actions button:last-child") || byId("models")).focus({ preventScroll: true });
   }
 }
 
-function placeModels(status) {
+function fits(model, words) {
+  const text = [model.id, model.engine, stateOf(model), ...model.aliases, ...tagsOf(model)].join(" ").toLowerCase();
+  return words.every((word) => text.includes(word));
+}
+
+function place(status, session) {
   const filter = byId("filter");
-  filter.hidden = status.models.length < FILTER_FROM && !filter.value;
-  const wanted = filter.value.trim().toLowerCase();
-  const shown = status.models.filter((model) => {
-    return !wanted || [model.id, model.engine, model.state, ...model.aliases].join(" ").toLowerCase().includes(wanted);
-  }).sort((a, b) => a.id.localeCompare(b.id));
+  filter.parentElement.hidden = status.models.length < FILTER_FROM && !filter.value;
+  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const shown = status.models.filter((model) => fits(model, words)).sort((a, b) => a.id.localeCompare(b.id));
+  write(byId("shown"), words.length ? `${shown.length} of ${status.models.length}` : "");
   const groups = GROUPS
     .map(([name, label]) => ({ name, label, models: shown.filter((model) => groupOf(model) === name) }))
     .filter((group) => group.models.length);
   const box = byId("groups");
   if (!groups.length) {
-    keep(box, [wanted ? "nothing" : "none"], (what) => what, wanted ? nothingFits : noModels);
+    keep(box, [words.length ? "nothing" : "none"], (what) => what, words.length ? nothingFits : noModels);
     return;
   }
-  if (!wanted && !groups.some((group) => group.name === "active")) groups.unshift({ name: "quiet", models: [] });
-  keep(box, groups, (group) => group.name, (group) => {
-    if (group.name === "quiet") return nothingRuns(status);
-    const section = make("div", "group");
-    section.append(make("h3"), make("div", "card list"));
-    return section;
-  }, (section, group) => {
+  if (!words.length && !groups.some((group) => ["active", "down"].includes(group.name))) {
+    groups.unshift({ name: "quiet", models: [] });
+  }
+  // What to type depends on the session, which may be learned later.
+  const key = (group) => (group.name === "quiet" ? `quiet ${Boolean(session?.keys)}` : group.name);
+  keep(box, groups, key, (group) => {
+    if (group.name === "quiet") return nothingRuns(status, session);
+    return section(group);
+  }, (node, group) => {
     if (group.name === "quiet") return;
-    write(section.firstChild, `${group.label} (${group.models.length})`);
-    keep(section.lastChild, group.models, (model) => model.id, buildModel, (row, model) => {
-      updateModel(row, model, status.at);
-    });
+    write(node.firstChild.firstChild, `${group.label} `);
+    write(node.firstChild.lastChild, String(group.models.length));
+    if (words.length && !node.open) node.open = true;
+    keep(node.lastChild, group.models, (model) => model.id, build, (row, model) => update(row, model, status.at));
   });
 }
 
-function empty(title, ...content) {
-  const box = make("div", "card empty");
-  box.append(make("strong", "", title), ...content);
-  return box;
-}
-
-function nothingFits() {
-  return empty("No model fits the filter", make("p", "", "Clear it to see them all."));
-}
-
-function noModels() {
-  return empty(
-    "No models yet",
-    make("p", "", "modelyard serves what is in the Hugging Face cache and what its configuration names. Download one:"),
-    make("pre", "", "hf download Qwen/Qwen3-0.6B"),
-    make("p", "", "or name one in modelyard.yaml, and start modelyard again:"),
-    make("pre", "", "models:\n  qwen3:\n    source: Qwen/Qwen3-0.6B"),
-  );
-}
-
-function nothingRuns(status) {
-  const usable = status.models.filter((model) => model.state === "stopped" && model.capabilities.includes("generate"));
-  usable.sort((a, b) => (a.size_bytes ?? Infinity) - (b.size_bytes ?? Infinity));
-  const example = status.default_model || usable[0]?.id;
-  const box = empty("Nothing is loaded", make("p", "", "A model starts with the first request for it, or with its Load button."));
-  if (example) {
-    const request = JSON.stringify({ model: example, messages: [{ role: "user", content: "Hello!" }] });
-    const body = request.replaceAll("'", "'\\''"); // it is meant to be pasted into a shell
-    box.append(make("pre", "", `curl ${location.origin}/v1/chat/completions \\\n  -H 'Content-Type: application/json' \\\n  -d '${body}'`));
-  }
-  const group = make("div", "group");
-  group.append(box);
-  return group;
-}
-
-// -- what an operator does --------------------------------------------------------------------------
-
-let silence = null;
-
-function say(text) {
-  clearTimeout(silence);
-  write(byId("said"), text);
-  if (text) silence = setTimeout(() => write(byId("said"), ""), SAID_MS);
-}
-
-async function act(button, id, { label, path, how }) {
-  if (button.hasAttribute("aria-busy")) return;
-  if (how.confirm && !window.confirm(`Stop ${id} now? The answers it is giving will be cut.`)) return;
-  mark(button, "aria-busy", "true");
-  try {
-    const response = await fetch(`${pathOf(id)}/${path}`, { method: "POST" });
-    const answer = await response.json();
-    say(response.ok ? `${label} ${id}: under way` : `${label} ${id}: ${answer.error.message}`);
-  } catch {
-    say(`${label} ${id}: the daemon does not answer`);
-  } finally {
-    mark(button, "aria-busy", null);
-    document.dispatchEvent(new Event("acted"));
-  }
+// What cannot run here is folded away: with a full hub cache it is the longest list and the least asked for.
+function section(group) {
+  const node = make("details", `group ${group.name}`);
+  node.open = group.name !== "unusable";
+  const head = make("summary");
+  head.append(make("h3"), make("span", "count"));
+  node.append(head, make("div", "card list"));
+  return node;
 }

@@ -1,143 +1,186 @@
-// The status page: asks /api/status once a second and keeps the page in step with the answer.
+// The status page: keeps in step with the daemon's stream of changes, and ages what it knows once a second.
 
+import { OURS, complain, hush } from "./actions.js";
+import { renderDevices } from "./devices.js";
+import { renderEvents } from "./events.js";
+import { closeLog, escapeLog, pauseLog, prepareLog } from "./log.js";
 import { renderModels } from "./models.js";
-import { bar, byId, keep, make, mark, pairs, setBar, write } from "./nodes.js";
-import { bytes, clock, many, span, tell } from "./words.js";
+import { byId, make, mark, pairs, write } from "./nodes.js";
+import { now, takeChange, takeWhole } from "./picture.js";
+import { Stream } from "./stream.js";
+import { many, short, span } from "./words.js";
 
-const EVERY_MS = 1000;
-const PATIENCE_MS = 5000;
+let session = null;
+let loss = null; // {again, message} while the connection is lost
+let ended = ""; // why the daemon talks to us no more, until somebody logs in
+let drawn = false;
+
+// -- what is above the models -----------------------------------------------------------------------
 
 function renderTop(status) {
   write(byId("version"), status.version);
-  const health = byId("health");
-  write(health, status.stopping ? "stopping" : status.ready ? "serving" : "not ready");
-  mark(health, "data-tone", status.stopping ? "warn" : status.ready ? "good" : "bad");
   const facts = [["listens on", status.listen.join(", ")], ["up", span(status.uptime_seconds)], ["pid", String(status.pid)]];
-  if (status.loop_lag_seconds > 0.1) facts.push(["lag", `${status.loop_lag_seconds.toFixed(2)} s`]);
+  if (status.default_model) facts.push(["default model", status.default_model]);
+  if (status.loop_lag_seconds > 0.05) facts.push(["loop lag", `${Math.round(status.loop_lag_seconds * 1000)} ms`]);
   pairs(byId("facts"), facts);
   const active = status.models.filter((model) => model.pid).length;
-  const waiting = status.models.filter((model) => model.waiting).length;
+  const waiting = status.models.filter((model) => model.waiting);
+  const longest = Math.max(0, ...waiting.map((model) => model.oldest_wait_seconds));
+  const oldest = Math.max(0, ...status.models.map((model) => model.oldest_request_seconds));
   const { served, refused, failed, client_gone: gone, prompt_tokens: prompt, completion_tokens: completion } = status.requests;
   const trouble = [failed && `${many(failed)} failed`, refused && `${many(refused)} refused`].filter(Boolean).join(", ");
   pairs(byId("totals"), [
     ["Models running", String(active), `of ${status.models.length}`],
-    ["In flight", String(status.in_flight)],
-    ["Waiting", String(status.waiting), waiting ? `for ${waiting} model${waiting > 1 ? "s" : ""}` : ""],
+    ["In flight", String(status.in_flight), status.in_flight ? `oldest ${short(oldest)}` : ""],
+    ["Waiting", String(status.waiting), status.waiting ? `for ${short(longest)}` : ""],
+    ["Requests/s", status.requests_per_second.toFixed(1), "", "That ended, over the last 10 seconds"],
     ["Requests served", many(served), trouble, `${failed} failed, ${refused} refused, ${gone} left by their clients`],
     ["Tokens generated", many(completion), prompt ? `from ${many(prompt)} read` : ""],
   ]);
-  const loaded = status.in_flight ? `(${status.in_flight}) ` : "";
-  document.title = `${loaded}modelyard`;
-  alarm(status.not_ready_because && status.models.length ? `Not ready: ${status.not_ready_because}` : "", "warn");
 }
 
-function renderDevices(status) {
-  const box = byId("devices");
-  if (!status.devices.length) {
-    keep(box, ["none"], (what) => what, () => make("p", "aside-empty", "No memory pool is known."));
-    return;
+function renderHealth(status) {
+  const [word, tone] = loss ? ["no connection", "bad"]
+    : ended ? ["logged out", "warn"]
+    : !status ? ["connecting", "idle"]
+    : status.stopping ? ["stopping", "warn"]
+    : status.ready ? ["serving", "good"] : ["not ready", "bad"];
+  const health = byId("health");
+  write(health, word);
+  mark(health, "data-tone", tone);
+  byId("page").classList.toggle("stale", Boolean(loss || ended));
+  const busy = status?.in_flight ? `(${status.in_flight}) ` : "";
+  document.title = `${loss ? "No connection · " : busy}modelyard`;
+  alarm(...alarmOf(status));
+}
+
+function alarmOf(status) {
+  if (ended) return [ended, "warn", "Log in"];
+  if (loss) {
+    // Not the seconds to go: whoever has this read out would hear them counted.
+    const said = loss.message ? `The daemon says: ${loss.message}.` : "Connection lost.";
+    return [`${said} Trying again …`, "bad"];
   }
-  keep(box, status.devices, (device) => device.id, (device) => {
-    const card = make("div", "device");
-    const head = make("div", "head");
-    head.append(make("span", "", device.id), make("span", "", device.name));
-    card.append(head, gauge("What instances were promised, of what they may have in all"), gauge("Measured, of everything on the device"));
-    return card;
-  }, (card, device) => {
-    const [, reserved, used] = card.children;
-    setGauge(reserved, "Reserved", device.reserved_bytes, device.budget_bytes, "budget", "var(--accent)");
-    used.hidden = device.used_bytes === null;
-    if (device.used_bytes !== null) {
-      const tight = device.used_bytes / device.total_bytes > 0.95;
-      setGauge(used, "In use", device.used_bytes, device.total_bytes, "", tight ? "var(--bad)" : "var(--dim)");
-    }
-  });
+  if (status && !status.ready && status.models.length) return [`Not ready: ${status.not_ready_because}`, "warn"];
+  return ["", ""];
 }
 
-function gauge(tip) {
-  const box = make("div", "gauge");
-  box.title = tip;
-  const line = make("p");
-  line.append(make("span"), make("b"));
-  box.append(line, bar("", 0));
-  return box;
-}
-
-function setGauge(box, label, value, whole, word, fill) {
-  const [line, track] = box.children;
-  write(line.firstChild, label);
-  write(line.lastChild, `${bytes(value)} of ${bytes(whole)}${word ? ` ${word}` : ""}`);
-  setBar(track, label, whole ? value / whole : 0, value > whole ? "var(--bad)" : fill);
-}
-
-function renderEvents(status) {
-  const list = byId("events");
-  if (!status.recent_events.length) {
-    keep(list, ["none"], (what) => what, () => make("li", "aside-empty", "Nothing has happened yet."));
-    return;
-  }
-  keep(list, status.recent_events, (event) => event.id, (event) => {
-    const line = make("li");
-    const [what, tone] = tell(event);
-    const when = make("time", "", clock(event.at));
-    when.dateTime = new Date(event.at * 1000).toISOString();
-    mark(line, "data-tone", tone || null);
-    line.append(when, make("span", "who", event.model), make("span", "what", what));
-    return line;
-  });
-}
-
-function alarm(text, tone) {
+function alarm(text, tone, link = "") {
   const box = byId("alarm");
   box.hidden = !text;
-  write(box, text);
+  if (box.dataset.said === text + link) return;
+  box.dataset.said = text + link;
   mark(box, "data-tone", tone);
+  box.replaceChildren(make("span", "", text));
+  if (link) {
+    const away = make("a", "button", link);
+    away.href = "/login";
+    box.append(away);
+  }
+}
+
+function renderSession() {
+  const box = byId("session");
+  box.hidden = !(session?.keys && session.by_cookie);
+  if (!box.hidden) write(box.firstElementChild, session.key);
+}
+
+function render() {
+  const status = now();
+  renderHealth(status);
+  if (!status) return;
+  if (!drawn) {
+    drawn = true;
+    mark(byId("page"), "aria-busy", null);
+  }
+  renderTop(status);
+  renderDevices(status);
+  renderModels(status, session);
+  renderEvents(status);
 }
 
 // -- keeping in step --------------------------------------------------------------------------------
 
-let latest = null;
-let lastAnswer = 0;
-let timer = null;
-let asking = false;
+const TAKE = { status: takeWhole, change: takeChange };
 
-async function ask() {
-  const response = await fetch("/api/status", { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
-  if (!response.ok) throw new Error(`status ${response.status}`);
-  return response.json();
-}
+const stream = new Stream("/api/status/stream", {
+  event(kind, data) {
+    if (kind === "end") loss = { message: data.reason };
+    TAKE[kind]?.(data);
+    render();
+  },
+  open() {
+    loss = null;
+    ended = "";
+    render();
+    learnSession();
+  },
+  lost(what) {
+    // What the daemon said when it went is truer than that it is not there.
+    loss = { ...what, message: what.message || loss?.message };
+    render();
+  },
+  refused(status, message) {
+    loss = null;
+    ended = status === 401 ? "Your session has ended: log in again to go on." : message;
+    closeLog();
+    render();
+  },
+});
 
-async function refresh() {
-  clearTimeout(timer);
-  if (asking || document.hidden) return;
-  asking = true;
+async function learnSession() {
   try {
-    latest = await ask();
-    lastAnswer = Date.now();
+    const response = await fetch("/api/session");
+    if (response.ok) session = await response.json();
   } catch {
-    lost();
-    return;
-  } finally {
-    asking = false;
-    timer = setTimeout(refresh, EVERY_MS);
+    return; // the stream is the one that tells of a lost connection
   }
-  byId("page").classList.remove("stale");
-  mark(byId("page"), "aria-busy", null);
-  renderTop(latest);
-  renderModels(latest);
-  renderDevices(latest);
-  renderEvents(latest);
+  renderSession();
 }
 
-function lost() {
-  const since = lastAnswer ? ` The last answer came ${span((Date.now() - lastAnswer) / 1000)} ago.` : "";
-  alarm(`The daemon does not answer; trying again.${since}`, "bad");
-  mark(byId("health"), "data-tone", "bad");
-  write(byId("health"), "no answer");
-  byId("page").classList.add("stale");
+async function logOut() {
+  try {
+    const response = await fetch("/logout", { method: "POST", headers: OURS, redirect: "manual" });
+    if (response.type === "opaqueredirect") location.assign("/login");
+    else complain("Log out", (await response.json()).error.message);
+  } catch {
+    complain("Log out", "the daemon does not answer");
+  }
 }
 
-byId("filter").addEventListener("input", () => { if (latest) renderModels(latest); });
-document.addEventListener("visibilitychange", refresh);
-document.addEventListener("acted", refresh);
-refresh();
+// -- keys and clicks --------------------------------------------------------------------------------
+
+function writes(node) {
+  return node.matches("input, textarea, select") && !["checkbox", "button"].includes(node.type);
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || byId("confirm").open) return;
+  if (event.key === "/" && !writes(event.target)) {
+    const field = event.target.closest("#log") ? byId("log-search") : byId("filter");
+    if (!field.checkVisibility()) return;
+    event.preventDefault();
+    field.focus();
+    field.select();
+  } else if (event.key === "Escape") {
+    const filter = byId("filter");
+    if (event.target === filter) {
+      filter.value = "";
+      filter.blur();
+      render();
+    } else if (!hush()) escapeLog();
+  }
+}
+
+document.addEventListener("keydown", onKey);
+document.addEventListener("visibilitychange", () => {
+  // A page nobody looks at costs the daemon nothing.
+  pauseLog(document.hidden);
+  if (document.hidden) stream.close();
+  else stream.open();
+});
+byId("filter").addEventListener("input", render);
+byId("log-out").addEventListener("click", logOut);
+prepareLog();
+setInterval(() => { if (!document.hidden) render(); }, 1000);
+stream.open();

@@ -34,18 +34,25 @@ export function clock(at) {
   return new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 }
 
+const ASKED = {
+  load: "an operator asked to load it", retry: "an operator asked to try it again", unload: "an operator asked to unload it",
+  force: "an operator asked to stop it at once", pin: "pinned: stays in memory", unpin: "no longer pinned",
+};
+
+// An event in words, and the tone of it.
 export function tell(event) {
   const data = event.data;
   switch (event.kind) {
+    case "operator_asked": return [ASKED[data.wish] || `an operator asked: ${data.wish}`];
     case "instance_state_changed": return [`${data.previous} → ${data.state}`, data.state === "failed" ? "bad" : null];
-    case "instance_spawned": return [`process ${data.pid} started, port ${data.port}`];
+    case "instance_spawned": return [`process ${data.pid} ${data.adopted ? "found" : "started"}, port ${data.port}`];
     case "instance_adopted": return [`taken over from the earlier daemon, process ${data.pid}`, "good"];
     case "instance_ready": return [`ready after ${Number(data.took_seconds).toFixed(1)} s`, "good"];
     case "instance_failed": return [`failed: ${data.cause}`, "bad"];
     case "instance_exited": return [`process ended${data.signal ? ` by signal ${data.signal}` : data.code === null ? "" : ` with status ${data.code}`}`];
-    case "instance_evicted": return [`makes room${data.beneficiary ? ` for ${data.beneficiary}` : ""}`, "warn"];
-    case "instance_reaped": return ["idle for too long"];
-    case "request_refused": return [`refused: ${data.reason}`, "warn"];
+    case "instance_evicted": return [`makes room${data.beneficiary ? ` for ${data.beneficiary}` : ""}${data.reason ? `: ${data.reason}` : ""}`, "warn"];
+    case "instance_reaped": return [`stopped: idle for ${span(data.ttl)}`];
+    case "request_refused": return [`${data.requests > 1 ? `${data.requests} requests` : "request"} refused: ${data.reason}`, "warn"];
     default: {
       const words = Object.entries(data).map(([key, value]) => `${key} ${value}`).join(", ");
       return [`${event.kind.replaceAll("_", " ")}${words ? `: ${words}` : ""}`];
