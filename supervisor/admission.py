@@ -165,11 +165,14 @@ class _Round:
         }
         self.leaving = {m.model for m in picture.models if m.state in (State.DRAINING, State.STOPPING)}
         self.free = dict(self.budgets)
-        self.coming: dict[DeviceId, int] = dict.fromkeys(self.budgets, 0)
+        """Nobody has reserved it."""
+        self.unclaimed = dict(self.budgets)
+        """What is free, and what will be once all that leave are gone, less what is meant for those who came
+        before."""
         for model in picture.models:
             self._move(self.free, model.reserved, -1)
-            if model.model in self.leaving:
-                self._move(self.coming, model.reserved, +1)
+            if model.model not in self.leaving:
+                self._move(self.unclaimed, model.reserved, -1)
 
     @staticmethod
     def _move(pool: dict[DeviceId, int], bytes_by_device: Mapping[DeviceId, int], sign: int) -> None:
@@ -191,8 +194,7 @@ class _Round:
         if never is not None:
             self.decisions.append(Refuse(model.model, never))
             return
-        missing = shortage(model.need, self.free)
-        if not missing:
+        if not shortage(model.need, self.free) and not shortage(model.need, self.unclaimed):
             held_up = self._held_up(model) or self._would_be_in_the_way(model)
             if held_up is None:
                 self._start(model)
@@ -206,11 +208,12 @@ class _Round:
             self.patience = min(self.patience, self.policy.max_wait - model.oldest_wait)
             return
         # Whatever becomes free is this model's before it is anybody else's.
-        self._move(self.free, model.need, -1)
+        self._move(self.unclaimed, model.need, -1)
 
     def _start(self, model: ModelPicture) -> None:
         self.decisions.append(Start(model.model, model.need))
         self._move(self.free, model.need, -1)
+        self._move(self.unclaimed, model.need, -1)
         self.starting.append(model)
 
     def _held_up(self, model: ModelPicture) -> str | None:
@@ -241,8 +244,7 @@ class _Round:
 
     def _make_room(self, model: ModelPicture) -> bool:
         """Evict whom it takes, once what is already leaving does not suffice; whether room is on its way."""
-        reachable = {d: self.free.get(d, 0) + self.coming.get(d, 0) for d in model.need}
-        missing = shortage(model.need, reachable)
+        missing = shortage(model.need, self.unclaimed)
         if not missing:
             self.notes[model.model] = "waiting for " + ", ".join(sorted(self.leaving)) + " to stop"
             return True
@@ -271,7 +273,7 @@ class _Round:
             grace = self._grace(victim.resident, model.oldest_wait - self.policy.max_wait)
             self.decisions.append(Evict(victim.model, model.model, reason, grace))
             self.leaving.add(victim.model)
-            self._move(self.coming, victim.frees, +1)
+            self._move(self.unclaimed, victim.frees, +1)
         self.notes[model.model] = "waiting for " + ", ".join(v.model for v in victims) + " to stop"
         return True
 

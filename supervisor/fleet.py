@@ -79,8 +79,12 @@ class Supervisor:
 
     async def begin(self) -> None:
         """Adopt what an earlier daemon left, then start what is to be preloaded. Once, before serving."""
-        for record in await self.world.launcher.survivors():
+        survivors = await self.world.launcher.survivors()
+        # Nothing is started before all are adopted: what is to be preloaded may be among them.
+        self._considering = True
+        for record in survivors:
             self._adopt(record)
+        self._considering = False
         self.consider()
         self._measure()
 

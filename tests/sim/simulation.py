@@ -90,11 +90,11 @@ class SimWorld(FakeWorld):
         dice = random.Random(f"{self.trace.seed} {model} {number}")
         faults, luck = self.trace.faults, dice.random()
         ready = self.plans[model].load_seconds * dice.uniform(0.8, 1.2)
-        born = dice.choice([0.01, 0.2, 1.0])
+        born = dice.choice([0.01, 0.2, 1.5])
         if luck < 0.06 * faults:
             return Script(born, ready_after=None, exit_after=dice.uniform(0.01, START_LIMIT))
         if luck < 0.09 * faults:  # it hangs until the readiness check gives up
-            return Script(born, ready_after=None, not_ready_after=START_LIMIT - 1.1)
+            return Script(born, ready_after=None, not_ready_after=START_LIMIT - 1.6)
         if luck < 0.12 * faults:
             return Script(born, spawn_fails="fork: out of memory")
         if luck < 0.2 * faults:

@@ -255,7 +255,7 @@ class _Maker:
             for at in self._poisson(0.02 * faults, horizon):
                 yield Crash(at, dice.randrange(6))
         if dice.random() < 0.5:
-            for at in self._poisson(0.01, horizon):
+            for at in self._poisson(dice.choice([0.01, 0.1]), horizon):
                 yield Unload(at, dice.randrange(models), dice.choice([0.0, 5.0]))
         if dice.random() < 0.3:
             for at in self._poisson(0.01, horizon):

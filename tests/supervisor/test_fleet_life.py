@@ -8,7 +8,7 @@ from config.vocabulary import EngineName
 from registry.engine import ModelId
 from supervisor.errors import StoppingError
 from supervisor.ports import ChildRecord, EventKind
-from tests.support.fakes import FakeWorld, Fleet, Script, make_model
+from tests.support.fakes import GIB, FakeWorld, Fleet, Script, make_model
 
 A = ModelId("a")
 
@@ -27,6 +27,19 @@ def test_an_adopted_tree_keeps_its_pid_and_answers_after_proving_itself() -> Non
     assert request.lease.generation == 4711
     assert fake.spawns == 0
     assert [e.kind for e in fake.events if e.kind is EventKind.ADOPTED] == [EventKind.ADOPTED]
+
+
+def test_a_survivor_that_is_to_be_preloaded_is_not_started_beside_itself() -> None:
+    fake = FakeWorld()
+    models = (make_model("a", size=GIB), make_model("b", size=GIB, preload=True))
+    for model in models:
+        assert model.spec is not None
+        fake.leave_behind(model.spec, Script(ready_after=0.1))
+    fleet = Fleet(models, fake=fake)
+    asyncio.run(fleet.supervisor.begin())
+    fleet.advance(5)
+    assert (fleet.state("a"), fleet.state("b")) == ("ready", "ready")
+    assert fake.spawns == 0
 
 
 def test_a_survivor_that_is_started_otherwise_now_is_ended_and_never_leased() -> None:
