@@ -8,20 +8,31 @@ import re
 from pathlib import Path
 from typing import Any
 
-from registry.checkpoint import Checkpoint, CheckpointFiles, Json, Weights, interpret
+from registry.checkpoint import Checkpoint, CheckpointFiles, Weights, interpret
+from registry.gguf import read_gguf
+from registry.untrusted import Json
 
 MAX_JSON_BYTES = 32 * 2**20
 """The largest real one, the index of a 1000 B model, has 10 MB."""
 MAX_HEADER_BYTES = 100 * 2**20
 """As the safetensors library itself."""
 MAX_TEMPLATE_BYTES = 2**20
+MAX_CARD_BYTES = 8 * 2**10
+"""Of README.md: its head is at the start."""
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.(safetensors|bin)$")
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """What the files in *folder* say. A broken or missing file becomes `problem` or an unknown."""
-    return interpret(read_files(folder))
+    """What the files in *folder* say. A broken or missing file becomes `problem` or an unknown.
+
+    A folder without a configuration but with GGUF files is what the first of these says.
+    """
+    files = read_files(folder)
+    if files.weights.format == "gguf" and not files.config and not files.params:
+        first = min(name for name in files.names if name.endswith(".gguf") and not name.startswith("mmproj"))
+        return read_gguf(folder / first)
+    return interpret(files)
 
 
 class CheckpointMemory:
@@ -68,25 +79,27 @@ def read_files(folder: Path) -> CheckpointFiles:
         return CheckpointFiles(problems=(f"cannot be read: {error.strerror or error}",))
     files = _Folder(folder, names)
     config = files.mapping("config.json")
-    if not config and "config.json" not in names and "params.json" not in names:
-        missing = "no config.json"
-        if "adapter_config.json" not in names and "model_index.json" not in names:
-            files.problems.append(missing)
+    weights = _weights(files)
+    if not _DESCRIBED_BY & names and weights.format != "gguf":
+        files.problems.append("no config.json")
     tokenizer = files.mapping("tokenizer_config.json")
     return CheckpointFiles(
         names=names,
         config=config,
+        params=files.mapping("params.json") if "config.json" not in names else {},
         tokenizer_config=tokenizer,
         chat_template=_chat_template(files, tokenizer),
-        generation_config={},
         modules=_modules(files),
         sentence_config=files.mapping("sentence_bert_config.json"),
-        preprocessor={},
         adapter_config=files.mapping("adapter_config.json") if "adapter_config.json" in names else None,
         quant_config=files.mapping("hf_quant_config.json") or files.mapping("quantize_config.json"),
-        weights=_weights(files),
+        license=_license(files),
+        weights=weights,
         problems=tuple(files.problems),
     )
+
+
+_DESCRIBED_BY = frozenset({"config.json", "params.json", "adapter_config.json", "model_index.json"})
 
 
 class _Folder:
@@ -112,6 +125,16 @@ class _Folder:
             self.problems.append(f"{name} is larger than {limit // 2**20} MiB")
             return None
         return raw.decode("utf-8", "replace")
+
+    def head(self, name: str, limit: int) -> str:
+        """How a file begins; nothing where there is none, which is no problem."""
+        if name not in self.names:
+            return ""
+        try:
+            with (self.path / name).open("rb") as file:
+                return file.read(limit).decode("utf-8", "replace")
+        except OSError:
+            return ""
 
     def json(self, name: str) -> Any:
         """The value in a JSON file, or None."""
@@ -156,6 +179,18 @@ def _chat_template(files: _Folder, tokenizer: Json) -> str | None:
     return None
 
 
+_LICENSE = re.compile(r"^license(_name)?:[ \t]*['\"]?([\w.+-]{1,60})", re.MULTILINE)
+
+
+def _license(files: _Folder) -> str | None:
+    """The card's head: `license: apache-2.0`, and the name where that says `other`."""
+    head = files.head("README.md", MAX_CARD_BYTES)
+    if not head.startswith("---"):
+        return None
+    said = {bool(named): value for named, value in _LICENSE.findall(head[3:].partition("\n---")[0])}
+    return said.get(True, "other") if said.get(False) == "other" else said.get(False)
+
+
 def _modules(files: _Folder) -> tuple[Json, ...] | None:
     value = files.json("modules.json")
     if not isinstance(value, list):
@@ -185,7 +220,7 @@ def _weights(files: _Folder) -> Weights:
     )
     if binary:
         return _plain(files, binary, "bin")
-    gguf = sorted(name for name in files.names if name.endswith(".gguf"))
+    gguf = sorted(name for name in files.names if name.endswith(".gguf") and not name.startswith("mmproj"))
     if gguf:
         return _plain(files, gguf, "gguf")
     return Weights(problem="partial download: no weights")

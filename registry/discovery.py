@@ -14,6 +14,7 @@ from config.schema import ModelConfig, Settings
 from registry.checkpoint import Checkpoint
 from registry.checkpoint_reader import CheckpointMemory
 from registry.families import load_families
+from registry.gguf import read_gguf
 from registry.hub import Found, hub_cache, repository, scan_directory, scan_hub_cache
 from registry.model import SourceKind
 from registry.names import FamilyTable
@@ -180,7 +181,9 @@ def _at_path(name: str, options: ModelConfig, path: Path, read: Callable[[Path],
         problem = checkpoint.problem if options.cmd is None else None
     else:
         # One file, for a command: llama-server and the like take a path to it.
-        checkpoint = Checkpoint(size_bytes=found.st_size, weight_format=path.suffix.lstrip(".") or None)
+        is_gguf = path.suffix == ".gguf"
+        plain = Checkpoint(size_bytes=found.st_size, weight_format=path.suffix.lstrip(".") or None)
+        checkpoint = read_gguf(path) if is_gguf else plain
         problem = None if options.cmd is not None else f"{path} is a file; a source is a folder or a hub id"
     return Candidate(
         name,

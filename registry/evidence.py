@@ -14,8 +14,15 @@ from registry.capability import Capability
 from registry.checkpoint import Checkpoint
 from registry.fact import Fact, Rank, settle
 from registry.model import Facts
-from registry.names import NameFacts
+from registry.names import FamilyTable, NameFacts, parse_name
 from registry.probe import ServedModel
+from registry.quantization import alike
+
+_ROLES = frozenset({
+    Capability.GENERATE, Capability.EMBED, Capability.RERANK, Capability.CLASSIFY, Capability.TRANSCRIBE,
+    Capability.SPEAK, Capability.IMAGE,
+})  # fmt: skip
+"""What a model is for; a running server has a route for it or has none."""
 
 SAME_SIZE = 1.25
 """A name rounds (`30B` for 30.5 billion): up to this ratio it agrees with the files."""
@@ -28,11 +35,16 @@ def settle_facts(
     checkpoint: Checkpoint | None = None,
     options: ModelConfig | None = None,
     served: ServedModel | None = None,
+    families: FamilyTable | None = None,
 ) -> Facts:
-    """The facts of a model, each with its source and with what disagrees."""
+    """The facts of a model, each with its source and with what disagrees.
+
+    With *families* a name that says no family is helped by config.json's `model_type`.
+    """
     files = checkpoint or Checkpoint()
     said = options or ModelConfig(source="?")
     live = served or ServedModel(model_id)
+    header = "GGUF header" if files.weight_format == "gguf" else None
     context_key = "context" if said.max_model_len is None else "max_model_len"
     return Facts(
         capabilities=settle(_capabilities(model_id, name, files, said, live)),
@@ -58,7 +70,7 @@ def settle_facts(
         active_parameters=settle([Fact(name.active_parameters, Rank.NAME, "name")]),
         quantization=settle(
             [
-                Fact(files.quantization, Rank.FILES, "config.json"),
+                Fact(files.quantization, Rank.FILES, header or "config.json"),
                 Fact(
                     _unless_alike(name.quantization, files.quantization), Rank.NAME, name.quantization_source
                 ),
@@ -70,13 +82,41 @@ def settle_facts(
                 Fact(files.size_bytes, Rank.FILES, "weight files"),
             ]
         ),
-        family=settle([Fact(name.family, Rank.NAME, "name")]),
+        family=settle(
+            [
+                Fact(name.family, Rank.NAME, "name"),
+                Fact(
+                    _by_type(files, families) if name.family is None else None,
+                    Rank.FILES,
+                    "config.json model_type",
+                ),
+            ]
+        ),
         base_family=settle([Fact(name.base_family, Rank.NAME, "name")]),
         version=settle([Fact(name.version, Rank.NAME, "name")]),
         stage=settle([Fact(name.stage, Rank.NAME, "name")]),
         provider=settle([Fact(name.provider, Rank.NAME, "name")]),
-        architecture=settle([Fact(files.architecture, Rank.FILES, "config.json architectures")]),
+        architecture=settle([Fact(files.architecture, Rank.FILES, header or "config.json architectures")]),
+        chat_template=settle([Fact(files.template, Rank.FILES, header or "chat template")]),
+        license=settle([Fact(files.license, Rank.FILES, header or "the card")]),
+        base_model=settle([Fact(files.base_model, Rank.FILES, "adapter_config.json")]),
+        kv_bytes_per_token=settle(
+            [
+                Fact(
+                    files.kv.bytes_per_token if files.kv else None,
+                    Rank.FILES,
+                    f"{header or 'config.json'}, computed",
+                )
+            ]
+        ),
     )
+
+
+def _by_type(files: Checkpoint, families: FamilyTable | None) -> str | None:
+    """The family that a `model_type` belongs to; every house builds on Llama's, so that one says nothing."""
+    if files.model_type in (None, "llama", "mistral") or families is None or files.is_adapter:
+        return None
+    return parse_name(files.model_type.removesuffix("_text"), families).family
 
 
 def _capabilities(
@@ -86,6 +126,28 @@ def _capabilities(
         yield Fact(frozenset(said.capabilities), Rank.OPERATOR, f"models.{model_id}.capabilities")
     if live.capabilities is not None:
         yield Fact(live.capabilities, Rank.ENGINE, "/v1/models")
+    beneath = list(_without_engine(name, files))
+    yield from _by_engine(live, settle(beneath).value)
+    yield from beneath
+
+
+def _by_engine(
+    live: ServedModel, otherwise: frozenset[Capability] | None
+) -> Iterator[Fact[frozenset[Capability]]]:
+    """What routes and health page show; what they say nothing about stays as it is known *otherwise*."""
+    if live.roles is not None:
+        rest = (otherwise or frozenset()) - _ROLES
+        if Capability.GENERATE not in live.roles:
+            rest &= {Capability.VISION}
+        source = "/openapi.json" if not rest else f"/openapi.json; files or name: {', '.join(sorted(rest))}"
+        yield Fact(live.roles | rest, Rank.ENGINE, source)
+    elif live.sees is not None and otherwise:
+        sight = {Capability.VISION, Capability.VIDEO}
+        seen = otherwise | {Capability.VISION} if live.sees else otherwise - sight
+        yield Fact(frozenset(seen), Rank.ENGINE, "/health model_type")
+
+
+def _without_engine(name: NameFacts, files: Checkpoint) -> Iterator[Fact[frozenset[Capability]]]:
     by_name = name.capabilities
     if not files.yes:
         yield Fact(by_name, Rank.NAME, "name")
@@ -107,6 +169,4 @@ def _unless_same(named: int | None, measured: int | None) -> int | None:
 
 
 def _unless_alike(named: str | None, found: str | None) -> str | None:
-    if named and found and named.partition("-")[0] == found.partition("-")[0]:
-        return None
-    return named
+    return None if named and found and alike(named, found) else named

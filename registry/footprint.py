@@ -29,6 +29,10 @@ class KvShape:
     window: int = 0
     latent: int = 0
     """MLA: values per token and layer (kv_lora_rank + qk_rope_head_dim), instead of heads; 0 otherwise."""
+    full_values: int = 0
+    """Values per token of a layer that keeps every token, where it has other heads than one with a window."""
+    state_bytes: int = 0
+    """What a sequence keeps in layers without attention, however long it is."""
 
     @property
     def bytes_per_layer_and_token(self) -> int:
@@ -37,10 +41,16 @@ class KvShape:
             return self.latent * self.value_bytes
         return 2 * self.kv_heads * self.head_dim * self.value_bytes
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What each further token costs once the windows are full."""
+        each = self.full_values * self.value_bytes or self.bytes_per_layer_and_token
+        return self.full_layers * each
+
     def bytes_for(self, tokens: int) -> int:
         """Bytes of the cache of one sequence of *tokens* tokens."""
-        kept = self.full_layers * tokens + self.sliding_layers * min(tokens, self.window or tokens)
-        return kept * self.bytes_per_layer_and_token
+        windowed = self.sliding_layers * min(tokens, self.window or tokens)
+        return self.bytes_per_token * tokens + windowed * self.bytes_per_layer_and_token + self.state_bytes
 
     def tokens_in(self, budget: int, limit: int) -> int:
         """The longest sequence, up to *limit*, whose cache fits *budget* bytes."""

@@ -28,24 +28,31 @@ class SourceKind(StrEnum):
 class Facts:
     """What is known of a model, each value with its source."""
 
+    provider: Fact[str] = Fact(None)
+    family: Fact[str] = Fact(None)
+    version: Fact[str] = Fact(None)
+    """The generation: `2.5`, `3n`."""
+    base_family: Fact[str] = Fact(None)
+    """Of a wrapper (a distill, a fine-tune with a name of its own): what it was made from."""
+    stage: Fact[str] = Fact(None)
+    """`instruct`, `base` or `reasoning`."""
     capabilities: Fact[frozenset[Capability]] = Fact(None)
-    context_length: Fact[int] = Fact(None)
-    """Tokens."""
     parameters: Fact[int] = Fact(None)
     active_parameters: Fact[int] = Fact(None)
     """Per token, for mixtures of experts."""
     quantization: Fact[str] = Fact(None)
+    context_length: Fact[int] = Fact(None)
+    """Tokens."""
     size_bytes: Fact[int] = Fact(None)
     """Of the weights on disk."""
-    family: Fact[str] = Fact(None)
-    base_family: Fact[str] = Fact(None)
-    """Of a wrapper (a distill, a fine-tune with a name of its own): what it was made from."""
-    version: Fact[str] = Fact(None)
-    """The generation: `2.5`, `3n`."""
-    stage: Fact[str] = Fact(None)
-    """`instruct`, `base` or `reasoning`."""
-    provider: Fact[str] = Fact(None)
+    kv_bytes_per_token: Fact[int] = Fact(None)
+    """Of the attention cache, once its windows are full."""
     architecture: Fact[str] = Fact(None)
+    chat_template: Fact[frozenset[str]] = Fact(None)
+    """What the template has: `tools:hermes`, `thinking`, `images` …"""
+    license: Fact[str] = Fact(None)
+    base_model: Fact[str] = Fact(None)
+    """Of an adapter."""
 
 
 @dataclass(frozen=True, slots=True)

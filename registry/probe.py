@@ -1,14 +1,14 @@
-"""What a running server says it serves: its answer to `GET /v1/models`, of whichever kind it is. Pure.
+"""What a running server says it serves: its model list, its routes, its health page. Pure.
 
 vLLM, vllm-mlx, mlx-lm, llama.cpp, Ollama (`/v1/models` and `/api/tags`) and other OpenAI-like servers. The
-answer comes from outside: whatever is odd in it is left out, and nothing raises but an answer that is none.
+answers come from outside: whatever is odd in them is left out, and nothing raises but a list that is none.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.capability import Capability
@@ -32,6 +32,10 @@ class ServedModel:
     """What it was started with: a hub id or a path on that machine; the name may say nothing."""
     created: int = 0
     owned_by: str = ""
+    roles: frozenset[Capability] | None = None
+    """What its routes are for: vLLM registers those that the model can serve, and no others."""
+    sees: bool | None = None
+    """Whether pictures go in, by vllm-mlx's `model_type`."""
 
 
 def parse_models(body: bytes) -> tuple[ServedModel, ...]:
@@ -126,3 +130,53 @@ def _said(value: object) -> Iterator[str]:
         yield from (word for word in value if isinstance(word, str))
     elif isinstance(value, dict):
         yield from (word for word, there in value.items() if isinstance(word, str) and there is True)
+
+
+# -- routes and health -----------------------------------------------------------------------------
+
+_ROLE_BY_ROUTE = {
+    "/v1/chat/completions": Capability.GENERATE,
+    "/v1/completions": Capability.GENERATE,
+    "/v1/embeddings": Capability.EMBED,
+    "/classify": Capability.CLASSIFY,
+    "/v1/audio/transcriptions": Capability.TRANSCRIBE,
+}
+_SELECTIVE = ("vllm",)
+"""Owners of models whose server has only the routes that its model can serve; others have all of theirs."""
+
+
+def parse_routes(body: bytes) -> frozenset[str]:
+    """The paths in an answer to `/openapi.json`; none when it is no such thing."""
+    paths = _object(body).get("paths")
+    return (
+        frozenset(path for path in paths if isinstance(path, str)) if isinstance(paths, dict) else frozenset()
+    )
+
+
+def with_routes(served: ServedModel, routes: frozenset[str]) -> ServedModel:
+    """*served* with what its server's routes say of it, where they say anything."""
+    if served.owned_by not in _SELECTIVE:
+        return served
+    roles = {role for route, role in _ROLE_BY_ROUTE.items() if route in routes}
+    if roles == {Capability.CLASSIFY} and {"/rerank", "/v1/rerank"} & routes:
+        # A cross-encoder has one score per pair, and is offered as a classifier as well.
+        roles = {Capability.RERANK}
+    return replace(served, roles=frozenset(roles)) if roles else served
+
+
+def with_health(served: ServedModel, body: bytes) -> ServedModel:
+    """*served* with what vllm-mlx's health page says of it."""
+    health = _object(body)
+    kind, name = health.get("model_type"), health.get("model_name")
+    if kind not in ("llm", "mllm") or not served.owned_by.startswith("vllm-mlx"):
+        return served
+    is_this = name in (None, served.id, served.root) or served.owned_by == "vllm-mlx"
+    return replace(served, sees=kind == "mllm") if is_this else served
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

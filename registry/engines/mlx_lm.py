@@ -80,7 +80,7 @@ class MlxLm:
             return "mlx-lm only generates text: it has no route for embeddings, reranking or speech"
         if found.weight_format not in (None, "safetensors"):
             return f"mlx-lm reads safetensors, not {found.weight_format}"
-        method = (found.quantization or "").partition("-")[0]
+        method = found.quantization_method or (found.quantization or "").partition("-")[0]
         if found.mlx_quantized or method in ("", "bf16", "fp16", "fp32", *READABLE_QUANTIZATIONS):
             return None
         return f"mlx-lm cannot read weights quantised by {method}"

@@ -77,7 +77,7 @@ class VllmMlx:
             return f"vllm-mlx reads safetensors, not {found.weight_format}"
         if model.capabilities & {Capability.VISION, Capability.AUDIO} and not machine.apple_silicon:
             return "vllm-mlx runs multimodal models on Apple Silicon only"
-        method = (found.quantization or "").partition("-")[0]
+        method = found.quantization_method or (found.quantization or "").partition("-")[0]
         if found.mlx_quantized or method in ("", "bf16", "fp16", "fp32", *READABLE_QUANTIZATIONS):
             return None
         return f"vllm-mlx cannot read weights quantised by {method}"

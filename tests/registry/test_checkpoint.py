@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.capability import Capability
-from registry.checkpoint import CheckpointFiles, interpret, mentions_thinking, mentions_tools
+from registry.chat_template import mentions_thinking, mentions_tools
+from registry.checkpoint import CheckpointFiles, interpret
 from registry.checkpoint_reader import MAX_JSON_BYTES, CheckpointMemory, read_checkpoint
 from registry.footprint import KvShape
 from tests.support.checkpoints import QWEN3, SMALL, safetensors, write_checkpoint

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.capability import Capability
-from registry.probe import MAX_MODELS, ServedModel, parse_models
+from registry.probe import (
+    MAX_MODELS,
+    ServedModel,
+    parse_models,
+    parse_routes,
+    with_health,
+    with_routes,
+)
 
 
 def parsed(value: object) -> tuple[ServedModel, ...]:
@@ -89,3 +96,45 @@ JSON = st.recursive(
 def test_any_answer_is_parsed_or_refused(value: object) -> None:
     with contextlib.suppress(ValueError):
         parsed(value)
+
+
+# -- routes and health -----------------------------------------------------------------------------
+
+VLLM = ServedModel("q", owned_by="vllm")
+
+
+def routes(*paths: str) -> frozenset[str]:
+    return parse_routes(json.dumps({"paths": {path: {} for path in paths}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("paths", "roles"),
+    [
+        (("/v1/chat/completions", "/v1/completions", "/tokenize"), {Capability.GENERATE}),
+        (("/v1/embeddings", "/score", "/rerank", "/v1/rerank"), {Capability.EMBED}),
+        (("/classify", "/score", "/rerank"), {Capability.RERANK}),
+        (("/classify",), {Capability.CLASSIFY}),
+        (("/v1/audio/transcriptions",), {Capability.TRANSCRIBE}),
+    ],
+)
+def test_the_routes_of_vllm_say_what_the_model_is_for(paths: tuple[str, ...], roles: set[Capability]) -> None:
+    assert with_routes(VLLM, routes(*paths)).roles == roles
+
+
+def test_servers_that_have_all_their_routes_say_nothing_by_them() -> None:
+    other = ServedModel("q", owned_by="vllm-mlx")
+    assert with_routes(other, routes("/v1/embeddings")) == other
+    assert with_routes(VLLM, routes("/health")) == VLLM
+
+
+@pytest.mark.parametrize(("kind", "sees"), [("llm", False), ("mllm", True), ("new", None)])
+def test_the_health_page_of_vllm_mlx_says_whether_it_sees(kind: str, sees: bool | None) -> None:
+    body = json.dumps({"status": "healthy", "model_type": kind, "model_name": "q"}).encode()
+    assert with_health(ServedModel("q", owned_by="vllm-mlx"), body).sees is sees
+    assert with_health(VLLM, body).sees is None
+
+
+@given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_no_page_of_a_server_raises(body: bytes) -> None:
+    assert isinstance(with_routes(VLLM, parse_routes(body)), ServedModel)
+    assert with_health(ServedModel("q", owned_by="vllm-mlx"), body).id == "q"
