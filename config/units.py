@@ -68,6 +68,18 @@ def parse_memory(value: object) -> int | dict[str, int]:
     return {device: parse_size(size) for device, size in value.items()}
 
 
+_TOKENS = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmM]?)")
+_TOKEN_UNITS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20}
+
+
+def parse_tokens(value: str) -> int:
+    """Tokens for `"8192"`, `"32k"` (32000), `"32K"` (32768), as vLLM reads them; raises ValueError."""
+    match = _TOKENS.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a number of tokens: write 8192, 32k or 1m")
+    return int(float(match[1]) * _TOKEN_UNITS[match[2]])
+
+
 def parse_budget(value: object) -> int | float | Literal["auto"]:
     """`"auto"`, a share of the device as a float in (0, 1] (from `"80%"`), or bytes as an int."""
     if value == "auto":

@@ -14,6 +14,7 @@ from typing import Any
 from config.schema import EndpointConfig, ModelConfig, Settings
 from config.vocabulary import EngineName
 from registry.capability import Endpoint
+from registry.describe import registry_id
 from registry.discovery import Candidate, Environment, Notice, discover
 from registry.engine import Installation, LaunchSpec, Machine, ModelId, Wire
 from registry.engine_choice import ENGINES, choose
@@ -48,6 +49,8 @@ class Catalog:
     families: FamilyTable = FamilyTable()
     also: Mapping[str, ModelId] = field(default_factory=dict)
     """Names besides ids and the models' own aliases."""
+    registry_ids: Mapping[str, ModelId] = field(default_factory=dict)
+    """`<engine>/<id with / as _>` to the first model of that name; looked up whole, never in part."""
 
     def resolve(
         self, name: str | None, endpoint: Endpoint | None = None, *, allowed: Allowed | None = None
@@ -109,6 +112,8 @@ class Catalog:
                     ),
                 )
             name = self.configured_default
+        if name in self.registry_ids:
+            return self.models[self.registry_ids[name]]
         return self.models[resolve_name(name, self.index, fuzzy=self.fuzzy, allowed=allowed)]
 
 
@@ -159,6 +164,9 @@ def _catalog(
         endpoints=endpoints,
         families=families,
         also=also,
+        registry_ids=MappingProxyType(
+            {registry_id(model): model.id for model in reversed(tuple(by_id.values()))}
+        ),
     )
 
 
@@ -233,7 +241,13 @@ class _Builder:
             by_source = parse_name(candidate.options.source, self._families)
             if by_source.capabilities is not None or name.capabilities is None:
                 name = by_source
-        return settle_facts(candidate.id, name, checkpoint=candidate.checkpoint, options=candidate.options)
+        return settle_facts(
+            candidate.id,
+            name,
+            checkpoint=candidate.checkpoint,
+            options=candidate.options,
+            families=self._families,
+        )
 
     def _with_engine_defaults(self, options: ModelConfig, engine: EngineName) -> ModelConfig:
         defaults = self._defaults.get(engine.value)

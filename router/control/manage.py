@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from config.schema import parse_duration
+from registry.describe import dossier
 from registry.engine import ModelId
 from registry.model import Model
 from router.control.answers import flag, json_answer, number
@@ -73,8 +74,9 @@ class Manage:
         return json_answer(ModelStatuses(models=[self._status(model) for _, model in sorted(models.items())]))
 
     async def one(self, request: web.Request) -> web.Response:
-        """One of them."""
-        return json_answer(self._status(self._model(request)))
+        """One of them, with every fact, who says it and who says otherwise."""
+        model = self._model(request)
+        return json_answer({**self._status(model), **dossier(model)})
 
     async def load(self, request: web.Request) -> web.Response:
         """Start the model and answer when it is ready; with `wait=0` answer 202 at once.

@@ -6,6 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 from aiohttp import web
 
+from registry.describe import dossier
 from router.control.answers import json_answer
 from router.control.deps import ControlDeps
 from router.control.door import caller_of
@@ -77,9 +78,10 @@ class Models:
         return json_answer({"object": "list", "data": data})
 
     async def one(self, request: web.Request) -> web.Response:
-        """One entry of the list."""
+        """One entry of the list, with every fact, who says it and who says otherwise."""
         model, holder = self._deps.resolve(request.match_info["id"]), caller_of(request).holder
         objection = None if holder is None else holder.objects_to(model.id)
         if objection is not None:
             raise RefusedError(objection)
-        return json_answer(self._deps.entry(model, state_of(model, self._deps.fleet.instance(model.id))))
+        entry = self._deps.entry(model, state_of(model, self._deps.fleet.instance(model.id)))
+        return json_answer({**entry, **dossier(model)})

@@ -101,7 +101,9 @@ def _seed(summary: str, *keys: str) -> dict[str, Any]:
 def _paths() -> dict[str, Any]:
     format_ = _query("format", "string", "json or html; unset: html for browsers.")
     models = _get("Every model that can be asked for, loaded or not.", shape="ModelList")
-    model = _get("One model.", _ID, shape="ModelEntry", _404=_refusal("There is no such model."))
+    model = _get(
+        "One model, with every fact.", _ID, shape="ModelDossier", _404=_refusal("There is no such model.")
+    )
     return {
         "/": _get("What there is.", format_),
         "/health": _get("The daemon is alive."),
@@ -126,7 +128,10 @@ def _paths() -> dict[str, Any]:
         "/models/{id}": model,
         "/api/models": _get("Every model with its instance.", shape="ModelStatuses"),
         "/api/models/{id}": _get(
-            "One model with its instance.", _ID, shape="ModelStatus", _404=_refusal("There is no such model.")
+            "One model with its instance and every fact.",
+            _ID,
+            shape="ModelDetail",
+            _404=_refusal("There is no such model."),
         ),
         "/api/models/{id}/load": _post(
             "Start a model and wait until it is ready.",

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from router.control.deps import FrontStats
+from router.control.dossier import ModelDetail, ModelDossier
 from router.control.events import Event
 from router.control.feed import Change
 from router.control.manage import LogTail, ModelStatuses
@@ -22,7 +23,10 @@ from router.control.status import ModelStatus, Status
 from router.metrics import RequestTotals
 from supervisor.view import DeviceView, InstanceView
 
-SHAPES: Final = (Status, Change, ModelStatus, ModelStatuses, Event, LogTail, ModelEntry, ModelList)
+SHAPES: Final = (
+    Status, Change, ModelStatus, ModelStatuses, ModelDetail, Event, LogTail,
+    ModelEntry, ModelDossier, ModelList,
+)  # fmt: skip
 """What is answered as a whole."""
 
 _PARTS: Final = (DeviceView, InstanceView, FrontStats, RequestTotals)

@@ -41,6 +41,14 @@ def test_ids_may_be_encoded_or_aliases(world: ControlWorld, spelling: str) -> No
     assert ask(world, "POST", f"/api/models/{spelling}/load").json()["id"] == "org/m"
 
 
+@pytest.mark.parametrize("path", ["/api/models/org/m", "/v1/models/org/m"])
+def test_one_model_comes_with_every_fact(world: ControlWorld, path: str) -> None:
+    answer = ask(world, "GET", path).json()
+    assert (answer["id"], answer["display_name"]) == ("org/m", "m")
+    assert set(answer["facts"]["license"]) == {"value", "source", "rank"}
+    assert answer["registry_id"].endswith("/org_m")
+
+
 def test_load_passes_the_timeout_on(world: ControlWorld) -> None:
     ask(world, "POST", "/api/models/m/load?timeout=2m")
     assert world.fleet.calls == [Call("load", "org/m", timeout=120.0)]

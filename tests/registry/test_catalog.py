@@ -343,6 +343,14 @@ def test_a_name_that_two_servers_have_is_ambiguous_only_in_part(world: World) ->
 # -- showing ---------------------------------------------------------------------------------------
 
 
+def test_a_registry_id_finds_its_model_and_only_whole(world: World) -> None:
+    write_hub_model(world.hub, "Qwen/Qwen3-8B")
+    catalog = world.catalog()
+    assert catalog.resolve("mlx-lm/Qwen_Qwen3-8B").id == "Qwen/Qwen3-8B"
+    with pytest.raises(ModelNotFoundError):
+        catalog.resolve("mlx-lm/Qwen_")
+
+
 def test_an_entry_of_the_model_list(world: World) -> None:
     write_hub_model(world.hub, "Qwen/Qwen3-8B")
     catalog = world.catalog({"small": {"source": "Qwen/Qwen3-8B", "aliases": ["s"]}})

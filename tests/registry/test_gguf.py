@@ -60,7 +60,7 @@ def test_layers_of_a_hybrid_without_heads_keep_nothing(tmp_path: Path) -> None:
 def test_an_encoder_embeds_or_reranks(tmp_path: Path, pooling: int, role: C) -> None:
     fields = {"general.architecture": "bert", "bert.pooling_type": pooling, "bert.context_length": 512}
     found = read_gguf(write_gguf(tmp_path / "m.gguf", fields))
-    assert (found.yes, found.role_is_certain) == ({role}, True)
+    assert (found.yes, found.role_is_certain) == (frozenset({role}), True)
 
 
 def test_a_projector_is_no_model(tmp_path: Path) -> None:
