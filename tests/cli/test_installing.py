@@ -1,6 +1,6 @@
 """Installing an engine: what is whole, what is left over, and what a failure leaves behind.
 
-uv is played by a script that makes a real environment and puts a tiny distribution into it: no network.
+uv is played by a script (`tests.support.fake_uv`): no network.
 """
 
 from __future__ import annotations
@@ -17,38 +17,9 @@ from cli.installing import Plan, canonical, install, read_marker, remove
 from config.vocabulary import EngineName
 from registry.engine import InstallStep, Recipe
 from registry.installed import MARKER, find_installations
+from tests.support.fake_uv import FakeUv
 
 pytestmark = pytest.mark.process
-
-UV = """\
-#!{python}
-import json, pathlib, shutil, subprocess, sys
-words = sys.argv[1:]
-if words[0] == "venv":
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", words[-1]], check=True)
-    sys.exit()
-knobs = json.loads(pathlib.Path(__file__).with_name("knobs.json").read_text())
-folder = pathlib.Path(words[words.index("--python") + 1]).parent.parent
-site = next(folder.glob("lib/python3*/site-packages"))
-if words[1] == "uninstall":
-    for name in words[4:]:
-        shutil.rmtree(site / name)
-        shutil.rmtree(next(site.glob(f"{{name}}-*.dist-info")))
-    sys.exit()
-for name, version, module in knobs["packages"]:
-    (site / module).mkdir()
-    (site / module / "__init__.py").touch()
-    (site / module / "server.py").write_text(knobs.get("code", ""))
-    info = site / f"{{name.replace('-', '_')}}-{{version}}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {{name}}\\nVersion: {{version}}\\n")
-    files = [f"{{module}}/__init__.py", f"{{module}}/server.py"]
-    for script in knobs["scripts"]:
-        (folder / "bin" / script).write_text("#!/bin/sh\\n")
-        (folder / "bin" / script).chmod(0o755)
-    (info / "RECORD").write_text("".join(f"{{file}},,\\n" for file in files))
-print("Installed", len(knobs["packages"]), "packages")
-"""
 
 NO_SUCH = "./no-such-folder"
 """A requirement that uv's stand-in does not look at, and that pip refuses at once and without a network."""
@@ -58,18 +29,12 @@ class World:
     """A folder for engines and a uv that does as it is told."""
 
     def __init__(self, folder: Path) -> None:
-        self.uv = folder / "uv"
-        self.uv.write_text(UV.format(python=sys.executable))
-        self.uv.chmod(0o755)
+        self.fake = FakeUv(folder)
+        self.uv = self.fake.path
+        self.ships = self.fake.ships
         self.engines = folder / "engines"
         self.said: list[str] = []
         self.ships(("mlx-lm", "0.32.2", "mlx_lm"))
-
-    def ships(
-        self, *packages: tuple[str, str, str], code: str = "", scripts: tuple[str, ...] = ("mlx_lm.server",)
-    ) -> None:
-        knobs = {"packages": packages, "code": code, "scripts": scripts}
-        self.uv.with_name("knobs.json").write_text(json.dumps(knobs))
 
     def plan(self, engine: EngineName = EngineName.MLX_LM, recipe: Recipe | None = None) -> Plan:
         by_default = Recipe((InstallStep((NO_SUCH,)),), proof="import mlx_lm.server")
