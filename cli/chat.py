@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +31,17 @@ FENCE: Final = '"""'
 MOST_PICTURES: Final = 8
 """With one question: what fits into a request (`limits.body_bytes`) as photographs."""
 
-HELP: Final = """\
-/model NAME     talk to another model; what was said stays
-/models         the models that can be asked for
-/system TEXT    set the system text; without TEXT show it
-/image FILE     send a picture with the next question; without FILE say what goes with it
-/clear          forget what was said
-/save FILE      write the conversation as JSON
-/bye            leave (Ctrl-D too)
-Text between lines of three double quotes may have many lines. Ctrl-C stops an answer."""
+HELP: Final[Sequence[tuple[str, str]]] = (
+    ("/model NAME", "talk to another model; what was said stays"),
+    ("/models", "the models that can be asked for"),
+    ("/system TEXT", "set the system text; without TEXT show it"),
+    ("/image FILE", "send a picture with the next question; without FILE say what goes with it"),
+    ("/clear", "forget what was said"),
+    ("/save FILE", "write the conversation as JSON"),
+    ("/bye", "leave (Ctrl-D too)"),
+    (FENCE, "begins a text of many lines, and ends it"),
+    ("Ctrl-C", "stops an answer"),
+)
 
 
 @click.command()
@@ -110,7 +113,7 @@ class _Session:
         self._conversation = conversation
         self._answering = Answering(daemon, conversation)
         self._commands: Mapping[str, Callable[[str], None]] = {
-            "help": lambda _: print(HELP),
+            "help": lambda _: _help(),
             "model": self._model,
             "models": self._models,
             "system": self._system,
@@ -213,6 +216,16 @@ class _Session:
         except OSError as problem:
             raise CliError(f"{path} was not written: {problem.strerror or problem}") from problem
         print(f"{count} messages in {path}")
+
+
+def _help() -> None:
+    left = max(len(typed) for typed, _ in HELP) + 2
+    width = max(terminal.columns(sys.stdout) - left, terminal.NARROWEST_TEXT)
+    for typed, meaning in HELP:
+        first, *rest = textwrap.wrap(meaning, width)
+        print(typed.ljust(left) + first)
+        for line in rest:
+            print(" " * left + line)
 
 
 def _unquoted(name: str) -> str:

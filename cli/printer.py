@@ -9,6 +9,7 @@ from typing import Any
 from cli import terminal
 from cli.answer import Done, Failed, Finish, Note, Part, Piece, Usage
 from cli.errors import CliError, RefusedError
+from cli.wrapping import WordWrap
 
 
 class AnswerPrinter:
@@ -20,6 +21,7 @@ class AnswerPrinter:
         self.finish_reason = ""
         self.usage: Mapping[str, Any] | None = None
         self._silent = silent
+        self._wrap = WordWrap(terminal.columns(sys.stdout))
         self._thinking = False
         self._last = ""
         """The end of what was printed."""
@@ -61,8 +63,9 @@ class AnswerPrinter:
         if not self._last:
             on_first()
         if self._thinking and not piece.thinking:
-            sys.stdout.write("\n\n")
+            sys.stdout.write(self._wrap.feed("\n\n"))
         self._thinking = piece.thinking
         self._last = piece.text or self._last
-        sys.stdout.write(terminal.dim(piece.text, sys.stdout) if piece.thinking else piece.text)
+        text = self._wrap.feed(piece.text)
+        sys.stdout.write(terminal.dim(text, sys.stdout) if piece.thinking else text)
         sys.stdout.flush()

@@ -6,6 +6,7 @@ rich is imported only where a terminal is written to: a command in a pipe starts
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,6 +130,11 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def columns(stream: TextIO) -> int:
+    """Of the terminal that *stream* is; 0 for anything else."""
+    return shutil.get_terminal_size().columns if stream.isatty() else 0
 
 
 def note(text: str) -> None:
