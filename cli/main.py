@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "unpin": ("cli.fleet", "Let a pinned model be stopped again."),
     "status": ("cli.fleet", "Show the daemon, its memory and its models; --watch goes on."),
     "logs": ("cli.logs", "Show the last lines a model's engine wrote; -f goes on."),
+    "explain": ("cli.explain", "Say why a request waited."),
     "chat": ("cli.chat", "Talk to a model."),
     "generate": ("cli.generate", "Answer one prompt."),
     "engine": ("cli.engines", "Install and list engines."),

@@ -56,6 +56,12 @@ class NotOursError(ControlError):
     code = "not_ours"
 
 
+class NoExplanationError(ControlError):
+    """No request of that id has waited lately."""
+
+    code = "no_explanation"
+
+
 class NoLogError(ControlError):
     """The model has not been started yet, so there is no log."""
 
@@ -97,6 +103,7 @@ TABLE: Final[Mapping[type[Exception], Row]] = MappingProxyType(
         ControlBusyError: Row(503, SERVER, retry_after=1.0),
         BadQueryError: Row(400),
         NotOursError: Row(409, permanent=True),
+        NoExplanationError: Row(404),
         NoLogError: Row(404),
     }
 )

@@ -108,9 +108,10 @@ class Upstreams(Protocol):
         """A lease on a ready instance with a free slot, or None. A dict lookup and a counter."""
         ...
 
-    async def lease(self, route: Route, *, timeout: float | None = None) -> Lease:
+    async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> Lease:
         """A lease, waiting for a start, a slot or memory as long as the settings (or *timeout*) allow.
 
+        *request* is the request's id: why it waited is remembered under it.
         Cancelling the call gives the place in the queue back. Raises what `Refusals` knows.
         """
         ...

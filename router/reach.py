@@ -98,7 +98,7 @@ class Reach:
                 lease = exchange.lease
                 if lease is None:
                     self.begin_waiting()
-                    lease = await shared.upstreams.lease(route)
+                    lease = await shared.upstreams.lease(route, request=exchange.request_id)
                     self.end_waiting()
                     exchange.leased(lease)
                 up = None if self._lost_kept else shared.pool.take(lease)

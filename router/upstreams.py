@@ -25,13 +25,13 @@ class FleetUpstreams:
             return self._endpoints.lease(model)
         return self._supervisor.lease_now(model.id)
 
-    async def lease(self, route: Route, *, timeout: float | None = None) -> Lease:
+    async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> Lease:
         """See `router.ports.Upstreams`."""
         model = route.handle
         assert isinstance(model, Model), "routes are made by CatalogDirectory"
         if model.endpoint is not None:
             return self._endpoints.lease(model)
-        return await self._supervisor.lease(model.id, timeout=timeout)
+        return await self._supervisor.lease(model.id, timeout=timeout, request=request)
 
     def waiting_note(self, route: Route) -> str:
         """See `router.ports.Upstreams`."""

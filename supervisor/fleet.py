@@ -13,6 +13,7 @@ from enum import StrEnum
 from registry.engine import ModelId
 from registry.model import Model
 from supervisor import snapshot
+from supervisor.accounts import Accounts
 from supervisor.admission import (
     Decision,
     Evict,
@@ -31,7 +32,8 @@ from supervisor.policy import Policy
 from supervisor.pool import InstanceLease, Pool, Waiter
 from supervisor.ports import Child, ChildRecord, EventKind, ExitReport, SupervisorEvent, Timer
 from supervisor.reaping import reap
-from supervisor.view import FleetView, InstanceView
+from supervisor.view import Explanation, FleetView, InstanceView
+from supervisor.wording import record, situation
 from supervisor.world import World
 
 MEASURE_EVERY = 5.0
@@ -54,6 +56,7 @@ class Supervisor:
         self.stopping = False
         self.instances: dict[ModelId, Instance] = {}
         self._budgets = {device.id: device.budget_bytes for device in world.memory.devices()}
+        self.accounts = Accounts(world.clock)
         self.forecast = Forecast(world.journal, self._budgets)
         self._to_preload: set[ModelId] = set()
         self._retired: set[ModelId] = set()
@@ -82,8 +85,8 @@ class Supervisor:
         survivors = await self.world.launcher.survivors()
         # Nothing is started before all are adopted: what is to be preloaded may be among them.
         self._considering = True
-        for record in survivors:
-            self._adopt(record)
+        for survivor in survivors:
+            self._adopt(survivor)
         self._considering = False
         self.consider()
         self._measure()
@@ -129,6 +132,7 @@ class Supervisor:
         if instance.id in self._retired and instance.state not in WITH_TREE:
             self._retired.discard(instance.id)
             self.instances.pop(instance.id, None)
+            self.accounts.forget(instance.id)
 
     async def shutdown(self, *, drain_grace: float) -> None:
         """Refuse what waits, give open answers *drain_grace* seconds, stop every tree and wait until it is
@@ -154,10 +158,13 @@ class Supervisor:
         """See `Pool.lease_now`."""
         return self.pool.lease_now(model)
 
-    async def lease(self, model: ModelId, *, timeout: float | None = None) -> InstanceLease:
+    async def lease(
+        self, model: ModelId, *, timeout: float | None = None, request: str = ""
+    ) -> InstanceLease:
         """A lease, waiting for a start, for memory or for a slot as `ask` says.
 
-        Cancelling it gives the place in the queue back, and the lease too if it had just come.
+        Cancelling it gives the place in the queue back, and the lease too if it had just come. *request* is
+        the id by which `explain` finds it.
         """
         lease = self.lease_now(model)
         if lease is not None:
@@ -174,7 +181,7 @@ class Supervisor:
             if not future.done():
                 future.set_exception(error)
 
-        waiter = self.ask(model, timeout=timeout, granted=granted, refused=refused)
+        waiter = self.ask(model, timeout=timeout, request=request, granted=granted, refused=refused)
         try:
             return await future
         except asyncio.CancelledError:
@@ -189,6 +196,7 @@ class Supervisor:
         model: ModelId,
         *,
         timeout: float | None = None,
+        request: str = "",
         granted: Callable[[InstanceLease], None],
         refused: Callable[[SupervisorError], None],
     ) -> Waiter:
@@ -222,7 +230,20 @@ class Supervisor:
             if never is not None:
                 raise self._too_large(model, never)
         limit = self.policy.request_timeout if timeout is None else timeout
-        return self.pool.ask(model, timeout=limit, granted=granted, refused=refused)
+        account = self.accounts.open(request, model, *situation(self._picture(), model))
+
+        def leased(lease: InstanceLease) -> None:
+            self.accounts.close(account, "served")
+            granted(lease)
+
+        def denied(error: SupervisorError) -> None:
+            self.accounts.tell(model, "refuse", str(error))
+            self.accounts.close(account, "refused")
+            refused(error)
+
+        waiter = self.pool.ask(model, timeout=limit, granted=leased, refused=denied)
+        waiter.left = lambda: self.accounts.close(account, "gone")
+        return waiter
 
     @staticmethod
     def _too_large(model: ModelId, why: str) -> ModelTooLargeError:
@@ -240,6 +261,10 @@ class Supervisor:
         """One of it; None for a model the supervisor does not own."""
         found = self.instances.get(model)
         return snapshot.instance_view(self, found) if found is not None else None
+
+    def explain(self, request: str) -> Explanation | None:
+        """Why the request of that id waited; None when none has, or too many have since."""
+        return self.accounts.explain(request)
 
     async def load(self, model: ModelId, *, timeout: float | None = None) -> InstanceView:
         """Start it and wait until it is ready. A model in BACKOFF or FAILED is tried again at once.
@@ -313,6 +338,11 @@ class Supervisor:
 
     def published(self, instance: Instance) -> None:
         """It is ready."""
+        self.accounts.tell(
+            instance.id,
+            "ready",
+            f"ready, {self.world.clock.now() - instance.started_at:.1f} s after its start",
+        )
         self.pool.publish(instance)
 
     def withdrawn(self, instance: Instance) -> None:
@@ -321,6 +351,7 @@ class Supervisor:
 
     def failed(self, instance: Instance, error: ModelFailedError) -> None:
         """Its start has failed."""
+        self.accounts.tell(instance.id, "failed", str(error))
         self.pool.fail(instance.id, error)
 
     def changed(self, instance: Instance) -> None:
@@ -363,8 +394,10 @@ class Supervisor:
         try:
             while self._again:
                 self._again = False
-                plan = decide(self._picture(), self.policy)
+                picture = self._picture()
+                plan = decide(picture, self.policy)
                 self._notes = plan.notes or {}
+                record(self.accounts, plan, picture)
                 for decision in plan.decisions:
                     self._carry_out(decision)
                 self._arm_admission(plan.ask_again_in)

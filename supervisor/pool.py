@@ -73,6 +73,8 @@ class Waiter:
     pool: Pool
     timer: Timer | None = None
     over: bool = False
+    left: Callable[[], None] = lambda: None
+    """Told when it goes unanswered."""
 
     def cancel(self) -> None:
         """Give the place back; harmless when it has been answered."""
@@ -155,6 +157,7 @@ class Pool:
         """The waiter goes unanswered: its client has left."""
         if not waiter.over:
             self._take_out(waiter)
+            waiter.left()
             self._owner.demand_changed(waiter.model)
 
     def _timed_out(self, waiter: Waiter, timeout: float) -> None:

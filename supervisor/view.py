@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from config.vocabulary import EngineName
 from registry.engine import DeviceId, ModelId
@@ -105,6 +106,36 @@ class FleetView:
     """The daemon is shutting down."""
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that was decided for a model, or happened to it."""
+
+    at: float
+    """Unix seconds."""
+    kind: str
+    """`asked`, `waits`, `evict`, `start`, `ready`, `failed`, `refuse` …"""
+    text: str
+    """In words."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """The numbers it was decided on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a request waited."""
+
+    request: str
+    model: ModelId
+    asked: float
+    """Unix seconds."""
+    waited: float
+    """Seconds; until now, if it still waits."""
+    outcome: str
+    """`waiting`, `served`, `refused` or `gone` (its client left)."""
+    steps: tuple[Step, ...]
+    """Oldest first."""
+
+
 class Fleet(Protocol):
     """What control may see and do; `supervisor.fleet.Supervisor` is it."""
 
@@ -114,6 +145,10 @@ class Fleet(Protocol):
 
     def instance(self, model: ModelId) -> InstanceView | None:
         """One of it; None for a model the supervisor does not own."""
+        ...
+
+    def explain(self, request: str) -> Explanation | None:
+        """Why the request of that id waited; None when none has, or too many have since."""
         ...
 
     async def load(self, model: ModelId, *, timeout: float | None = None) -> InstanceView:

@@ -19,6 +19,7 @@ from router.control.answers import HEADERS, flag, json_answer, refused, wants_ht
 from router.control.deps import ControlDeps
 from router.control.door import caller_of
 from router.control.events import PING
+from router.control.explain import Explain
 from router.control.exposition import CONTENT_TYPE, render
 from router.control.feed import StatusFeed
 from router.control.guard import Guard
@@ -78,7 +79,7 @@ def build_app(deps: ControlDeps) -> web.Application:
     streams = app[STREAMS] = Streams()
     faces, seed = Face(deps, streams), Seed(deps)
     app.add_routes([*faces.routes(), *Models(deps).routes(), *Manage(deps, streams).routes(), *_pages()])
-    app.add_routes([*seed.routes(), *Login(deps).routes()])
+    app.add_routes([*seed.routes(), *Login(deps).routes(), *Explain(deps).routes()])
     app.on_response_prepare.append(_add_headers)
     app.on_cleanup.append(seed.close)
 

@@ -52,6 +52,13 @@ _ID: Final = {
     "schema": {"type": "string"},
     "description": "Id or alias of a model. Slashes may be written as they are or as %2F.",
 }
+_REQUEST_ID: Final = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The `X-Request-Id` of a request's answer.",
+}
 _WAIT: Final = _query("wait", "boolean", "0: answer 202 at once. Default 1.")
 
 
@@ -121,6 +128,12 @@ def _paths() -> dict[str, Any]:
         ),
         "/api/events": _get(
             "What happened (an Event each): what is kept, then what comes.", kind="text/event-stream"
+        ),
+        "/api/explain/{id}": _get(
+            "Why a request waited: what it needed, who was in the way, what was stopped for it.",
+            _REQUEST_ID,
+            shape="Explained",
+            _404=_refusal("No request of that id has waited lately."),
         ),
         "/v1/models": models,
         "/v1/models/{id}": model,

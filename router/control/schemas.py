@@ -16,6 +16,7 @@ import msgspec
 from router.control.deps import FrontStats
 from router.control.dossier import ModelDetail, ModelDossier
 from router.control.events import Event
+from router.control.explain import Explained
 from router.control.feed import Change
 from router.control.manage import LogTail, ModelStatuses
 from router.control.models import ModelEntry, ModelList
@@ -24,7 +25,7 @@ from router.metrics import RequestTotals
 from supervisor.view import DeviceView, InstanceView
 
 SHAPES: Final = (
-    Status, Change, ModelStatus, ModelStatuses, ModelDetail, Event, LogTail,
+    Status, Change, ModelStatus, ModelStatuses, ModelDetail, Event, LogTail, Explained,
     ModelEntry, ModelDossier, ModelList,
 )  # fmt: skip
 """What is answered as a whole."""

@@ -14,7 +14,7 @@ from registry.engine import HOST, ModelId
 from supervisor.errors import SupervisorError
 from supervisor.lifecycle import State
 from supervisor.ports import Clock
-from supervisor.view import DeviceShare, DeviceView, FleetView, InstanceView
+from supervisor.view import DeviceShare, DeviceView, Explanation, FleetView, InstanceView
 
 GIB = 2**30
 
@@ -76,6 +76,7 @@ class FakeFleet:
         """Models whose load waits for `finish`."""
         self.fails: dict[str, SupervisorError] = {}
         self.calls: list[Call] = []
+        self.explanations: dict[str, Explanation] = {}
         self.waits = 0
         """Callers that wait for a slow load now."""
         self._finished: dict[ModelId, asyncio.Event] = {}
@@ -103,6 +104,10 @@ class FakeFleet:
     def instance(self, model: ModelId) -> InstanceView | None:
         """One of it."""
         return self._views.get(model)
+
+    def explain(self, request: str) -> Explanation | None:
+        """What was put into `explanations`."""
+        return self.explanations.get(request)
 
     async def load(self, model: ModelId, *, timeout: float | None = None) -> InstanceView:
         """Ready at once, later, or never, as scripted."""

@@ -85,7 +85,7 @@ class FakeUpstreams:
     def lease_now(self, route: Route) -> Lease | None:
         return self._new() if self.ready else None
 
-    async def lease(self, route: Route, *, timeout: float | None = None) -> Lease:
+    async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> Lease:
         if self.ready:
             return self._new()
         waiter = asyncio.get_running_loop().create_future()
