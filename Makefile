@@ -104,6 +104,10 @@ reference: $(VENV)/.installed-dev ## write what docs/reference and config/schema
 	$(BIN)/python -m router.control.metrics_page
 	$(BIN)/python -m router.control.api_page
 
+.PHONY: screenshots
+screenshots: $(VENV)/.installed-dev engine-for-tests ## take docs/images/status*.png from a daemon that runs the demo models
+	$(BIN)/python -m tests.support.screenshots
+
 .PHONY: wheel
 wheel: $(VENV)/.installed-dev ## build dist/*.whl
 	rm -rf dist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from config.keys import hash_of, new_key
 from tests.support.browser import Page, axe
 from tests.support.running_daemon import RunningDaemon, scripted
 
-pytestmark = [pytest.mark.process, pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.browser, pytest.mark.timeout(240)]
 
 LOOKS = [(1400, False), (1400, True), (400, False), (400, True)]
+OPPOSITES = [(1400, False), (400, True)]
+"""For what is the page with one part more."""
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +27,9 @@ def source() -> str:
     return files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
-def check(page: Page, source: str, what: str) -> None:
-    """Nothing serious in any look."""
-    for width, dark in LOOKS:
+def check(page: Page, source: str, what: str, looks: Sequence[tuple[int, bool]] = LOOKS) -> None:
+    """Nothing serious in any of the *looks*: width, and whether it is dark."""
+    for width, dark in looks:
         page.resize(width)
         page.theme(dark=dark)
         assert axe(page, source) == [], f"{what} at {width}, {'dark' if dark else 'light'}"
@@ -72,7 +75,7 @@ def test_a_busy_page_its_log_and_its_dialog(page: Page, source: str, tmp_path: P
         page.press("Escape", "Escape")
         page.click('button[aria-label="Unload busy"]')
         page.until("document.getElementById('confirm').open")
-        check(page, source, "the dialog")
+        check(page, source, "the dialog", OPPOSITES)
         page.click("#confirm [data-danger]")
         page.click('button[aria-label="Stop now busy"]')
         page.click("#confirm [data-danger]")
@@ -80,7 +83,7 @@ def test_a_busy_page_its_log_and_its_dialog(page: Page, source: str, tmp_path: P
             asker.join()
         daemon.kill()
         page.sees("Connection lost")
-        check(page, source, "a lost connection")
+        check(page, source, "a lost connection", OPPOSITES)
         daemon.start()
         daemon.stop()
 

@@ -54,8 +54,8 @@ def test_an_admin_logs_in_acts_and_logs_out(page: Page, tmp_path: Path) -> None:
         page.until("document.querySelector('.model .pill')?.innerText === 'ready'")
         assert state_of(daemon, "a") == "ready"
         page.click('button[aria-label="Log a"]')
-        page.sees("lines")
-        assert page.run("document.getElementById('log-state').innerText") == ""
+        page.until("document.querySelectorAll('.line').length > 0")
+        page.until("document.getElementById('log-state').innerText === ''")
 
         # The cookie alone is not enough: a page on another port is of the same site, and would send it.
         forged = page.run("fetch('/api/models/a/unload?wait=0', {method: 'POST'}).then(r => r.status)")

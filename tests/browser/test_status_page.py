@@ -129,7 +129,7 @@ def test_a_start_that_fails_says_why_and_what_to_do(page: Page, tmp_path: Path) 
         assert "q3_zz" in error["cause"]
         page.until(model_says("bad", error["cause"]))
         page.until(model_says("bad", f"What to do: {error['remedy']}"))
-        page.until(model_says("bad", "next try in"))
+        page.until(model_says("bad", "next start allowed in"))
         page.sees("Need attention")
         starts = daemon.model("bad")["starts"]
         page.click(button("Try again bad"))

@@ -5,7 +5,7 @@ import { colourOf } from "./devices.js";
 import { nothingFits, nothingRuns, noModels } from "./empty.js";
 import { openLog } from "./log.js";
 import { bar, byId, keep, make, mark, pairs, setBar, write } from "./nodes.js";
-import { bytes, context, many, short, span } from "./words.js";
+import { bytes, context, left, many, span } from "./words.js";
 
 const FILTER_FROM = 8; // fewer models than this need no filter
 
@@ -67,7 +67,7 @@ function idleOf(model) {
   if (model.idle_seconds === null) return ["–"];
   if (model.pinned) return [span(model.idle_seconds), "stays: pinned"];
   if (model.ttl_seconds === 0) return [span(model.idle_seconds), "stays"];
-  return [span(model.idle_seconds), `stops in ${short(Math.max(0, model.ttl_seconds - model.idle_seconds))}`];
+  return [span(model.idle_seconds), `stops in ${left(Math.max(0, model.ttl_seconds - model.idle_seconds))}`];
 }
 
 function numbersOf(model, now) {
@@ -79,8 +79,8 @@ function numbersOf(model, now) {
     : ["Memory", bytes(measured), `of ${bytes(reserved)}`, "Measured, of what is reserved for it"];
   const process = ["Process", model.pid === null ? "–" : String(model.pid), model.port === null ? "" : `port ${model.port}`];
   const queue = [
-    ["In flight", String(model.in_flight), model.in_flight ? `oldest ${short(model.oldest_request_seconds)}` : ""],
-    ["Waiting", String(model.waiting), model.waiting ? `for ${short(model.oldest_wait_seconds)}` : ""],
+    ["In flight", String(model.in_flight), model.in_flight ? `oldest ${span(model.oldest_request_seconds)}` : ""],
+    ["Waiting", String(model.waiting), model.waiting ? `for ${span(model.oldest_wait_seconds)}` : ""],
   ];
   if (!SERVES.has(model.state)) return model.pid === null ? [queue[1]] : [...queue, memory, process];
   return [
@@ -158,7 +158,7 @@ const PARTS = {
   doing(node, model) {
     const retry = model.retry_in_seconds;
     const down = DOWN.has(model.state) && retry !== null;
-    const said = noteOf(model) || (down ? `next try ${retry ? `in ${short(retry)}` : "now"}, or with the button` : "");
+    const said = noteOf(model) || (down ? `next start allowed ${retry ? `in ${left(retry)}` : "now"}; the button starts it at once` : "");
     node.hidden = !said;
     if (node.hidden) return;
     if (!node.firstChild) {
@@ -168,10 +168,10 @@ const PARTS = {
     }
     const [line, track] = node.children;
     write(line.firstChild, said);
-    const left = [];
-    if (model.progress !== null) left.push(`${Math.round(model.progress * 100)} %`);
-    if (model.eta_seconds !== null) left.push(model.eta_seconds > 0 ? `about ${short(model.eta_seconds)} left` : "any moment");
-    write(line.lastChild, left.join(" · "));
+    const rest = [];
+    if (model.progress !== null) rest.push(`${Math.round(model.progress * 100)} %`);
+    if (model.eta_seconds !== null) rest.push(model.eta_seconds > 0 ? `about ${left(model.eta_seconds)} left` : "any moment");
+    write(line.lastChild, rest.join(" · "));
     track.hidden = model.state !== "starting";
     setBar(track, `Loading ${model.id}`, model.progress, "var(--busy)");
   },

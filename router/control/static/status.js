@@ -8,7 +8,7 @@ import { renderModels } from "./models.js";
 import { byId, make, mark, pairs, write } from "./nodes.js";
 import { now, takeChange, takeWhole } from "./picture.js";
 import { Stream } from "./stream.js";
-import { many, short, span } from "./words.js";
+import { many, span } from "./words.js";
 
 let session = null;
 let loss = null; // {again, message} while the connection is lost
@@ -21,7 +21,8 @@ function renderTop(status) {
   write(byId("version"), status.version);
   const facts = [["listens on", status.listen.join(", ")], ["up", span(status.uptime_seconds)], ["pid", String(status.pid)]];
   if (status.default_model) facts.push(["default model", status.default_model]);
-  if (status.loop_lag_seconds > 0.05) facts.push(["loop lag", `${Math.round(status.loop_lag_seconds * 1000)} ms`]);
+  const lag = `${Math.round(status.loop_lag_seconds * 1000)} ms`;
+  facts.push(["loop lag", lag, "", "How late the event loop was at worst in the last minute: that long, requests waited for other work"]);
   pairs(byId("facts"), facts);
   const active = status.models.filter((model) => model.pid).length;
   const waiting = status.models.filter((model) => model.waiting);
@@ -31,8 +32,8 @@ function renderTop(status) {
   const trouble = [failed && `${many(failed)} failed`, refused && `${many(refused)} refused`].filter(Boolean).join(", ");
   pairs(byId("totals"), [
     ["Models running", String(active), `of ${status.models.length}`],
-    ["In flight", String(status.in_flight), status.in_flight ? `oldest ${short(oldest)}` : ""],
-    ["Waiting", String(status.waiting), status.waiting ? `for ${short(longest)}` : ""],
+    ["In flight", String(status.in_flight), status.in_flight ? `oldest ${span(oldest)}` : ""],
+    ["Waiting", String(status.waiting), status.waiting ? `for ${span(longest)}` : ""],
     ["Requests/s", status.requests_per_second.toFixed(1), "", "That ended, over the last 10 seconds"],
     ["Requests served", many(served), trouble, `${failed} failed, ${refused} refused, ${gone} left by their clients`],
     ["Tokens generated", many(completion), prompt ? `from ${many(prompt)} read` : ""],

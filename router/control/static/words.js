@@ -16,8 +16,10 @@ export function span(seconds) {
   return `${Math.floor(seconds / 86400)} d ${Math.floor(seconds / 3600) % 24} h`;
 }
 
-export function short(seconds) {
-  return seconds < 60 ? `${Math.max(0, Math.ceil(seconds))} s` : span(seconds);
+// What is left of a time: rounded up, so that it is 0 only when it is over.
+export function left(seconds) {
+  if (seconds < 60) return `${Math.max(0, Math.ceil(seconds))} s`;
+  return seconds < 3600 ? `${Math.ceil(seconds / 60)} min` : span(seconds);
 }
 
 export function many(count) {
