@@ -99,6 +99,7 @@ def policy_of(settings: Settings) -> Policy:
         min_residency=admission.min_residency,
         drain_grace=admission.drain_grace,
         max_parallel_starts=admission.max_parallel_starts,
+        free_timeout=admission.free_timeout,
         queue_per_model=admission.queue_per_model,
         queue_total=admission.queue_total,
         stop_grace=start.stop_grace,

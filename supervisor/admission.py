@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from registry.engine import DeviceId, ModelId
 from supervisor.eviction import Candidate, choose_victims, shortage
@@ -52,6 +52,8 @@ class ModelPicture:
     resident: float = 0.0
     """Seconds since it became ready."""
     starts_alone: bool = False
+    lacked: bool = False
+    """Its last start ran out of memory: `need` is more than it was thought to be."""
     load_seconds: float = 0.0
     """What it takes to start, as learned or guessed."""
     rate: float = 0.0
@@ -64,6 +66,12 @@ class FleetPicture:
 
     models: tuple[ModelPicture, ...]
     budgets: Mapping[DeviceId, int]
+    coming: Mapping[DeviceId, int] = field(default_factory=dict)
+    """Bytes of trees that are gone, not yet measured back."""
+    stuck: Mapping[DeviceId, int] = field(default_factory=dict)
+    """The same, long overdue: taken, until somebody lets go of it."""
+    releasing: tuple[str, ...] = ()
+    """Whose those are, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,29 @@ def decide(picture: FleetPicture, policy: Policy) -> Plan:
     return _Round(picture, policy).plan()
 
 
+def relieve(picture: FleetPicture, overshot: ModelId) -> Evict | None:
+    """Who goes because *overshot* was measured to hold more than was set aside: one idle model, or nobody.
+
+    One, because what was set aside for the others may be more than they hold.
+    """
+    reserved: dict[DeviceId, int] = {}
+    for model in picture.models:
+        for device, bytes_ in model.reserved.items():
+            reserved[device] = reserved.get(device, 0) + bytes_
+    over = shortage(reserved, picture.budgets)
+    idle = [
+        Candidate(m.model, m.reserved, m.idle, m.resident, _cost_of(m))
+        for m in picture.models
+        if m.state is State.READY and not (m.pinned or m.leases or m.waiting or m.model == overshot)
+    ]
+    if not over or any(m.state in (State.DRAINING, State.STOPPING) for m in picture.models):
+        return None
+    victims = choose_victims(idle, over)
+    if victims is None:
+        return None
+    return Evict(victims[0].model, overshot, "more is used than was set aside", 0.0)
+
+
 def can_never_fit(
     need: Mapping[DeviceId, int],
     budgets: Mapping[DeviceId, int],
@@ -150,7 +181,7 @@ class _Round:
 
     def __init__(self, picture: FleetPicture, policy: Policy) -> None:
         self.policy = policy
-        self.models = picture.models
+        self.releasing = picture.releasing
         self.budgets = picture.budgets
         self.decisions: list[Decision] = []
         self.notes: dict[ModelId, str] = {}
@@ -163,6 +194,7 @@ class _Round:
             for m in picture.models
             if m.pinned and m.state in (State.STARTING, State.READY)
         }
+        self.models = tuple(self._at_most(m) for m in picture.models)
         self.leaving = {m.model for m in picture.models if m.state in (State.DRAINING, State.STOPPING)}
         self.free = dict(self.budgets)
         """Nobody has reserved it."""
@@ -173,6 +205,9 @@ class _Round:
             self._move(self.free, model.reserved, -1)
             if model.model not in self.leaving:
                 self._move(self.unclaimed, model.reserved, -1)
+        self._move(self.free, picture.coming, -1)
+        for taken in (self.free, self.unclaimed):
+            self._move(taken, picture.stuck, -1)
 
     @staticmethod
     def _move(pool: dict[DeviceId, int], bytes_by_device: Mapping[DeviceId, int], sign: int) -> None:
@@ -246,7 +281,7 @@ class _Round:
         """Evict whom it takes, once what is already leaving does not suffice; whether room is on its way."""
         missing = shortage(model.need, self.unclaimed)
         if not missing:
-            self.notes[model.model] = "waiting for " + ", ".join(sorted(self.leaving)) + " to stop"
+            self.notes[model.model] = self._coming_note()
             return True
         resting = [m for m in self.models if self._is_idle_victim(m)]
         idle = [self._candidate(m) for m in resting]
@@ -267,7 +302,7 @@ class _Round:
                 self.notes[model.model] = self._blockers_note(fresh)
                 return True
         if victims is None:
-            self.notes[model.model] = "waiting for memory that starting models hold"
+            self.notes[model.model] = self._blockers_note(())
             return True
         for victim in victims:
             grace = self._grace(victim.resident, model.oldest_wait - self.policy.max_wait)
@@ -276,6 +311,21 @@ class _Round:
             self._move(self.unclaimed, victim.frees, +1)
         self.notes[model.model] = "waiting for " + ", ".join(v.model for v in victims) + " to stop"
         return True
+
+    def _coming_note(self) -> str:
+        if self.leaving:
+            return "waiting for " + ", ".join(sorted(self.leaving)) + " to stop"
+        return "waiting for " + (", ".join(self.releasing) or "its turn")
+
+    def _at_most(self, model: ModelPicture) -> ModelPicture:
+        """One that lacked memory wants more of it, but no more than it could ever get."""
+        if not model.lacked:
+            return model
+        most = dict(self.budgets)
+        for name, held in self.pinned.items():
+            if name != model.model:
+                self._move(most, held, -1)
+        return replace(model, need={d: min(b, max(most.get(d, b), 0)) for d, b in model.need.items()})
 
     @staticmethod
     def _candidate(model: ModelPicture) -> Candidate:
@@ -307,7 +357,8 @@ class _Round:
     def _blockers_note(self, busy: Iterable[Candidate]) -> str:
         names = sorted({candidate.model for candidate in busy})
         if not names:
-            return "waiting for memory that starting models hold"
+            stuck = [text for text in self.releasing if text.startswith("memory that")]
+            return "waiting for " + (", ".join(stuck) or "memory that starting models hold")
         return "waiting for memory: " + ", ".join(names) + " in use"
 
     def _again(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
-from registry.engine import ModelId
+from registry.engine import DeviceId, ModelId
 from registry.model import Model
 from supervisor import snapshot
 from supervisor.accounts import Accounts
@@ -22,16 +22,19 @@ from supervisor.admission import (
     Start,
     can_never_fit,
     decide,
+    relieve,
 )
 from supervisor.errors import ModelFailedError, ModelTooLargeError, StoppingError, SupervisorError
 from supervisor.forecast import Forecast
 from supervisor.instance import Instance
 from supervisor.lifecycle import WITH_TREE, Event, State
+from supervisor.news import Unwanted
 from supervisor.picture import fleet_picture, idleness
 from supervisor.policy import Policy
 from supervisor.pool import InstanceLease, Pool, Waiter
-from supervisor.ports import Child, ChildRecord, EventKind, ExitReport, SupervisorEvent, Timer
+from supervisor.ports import ChildRecord, EventKind, Leftover, SupervisorEvent, Timer
 from supervisor.reaping import reap
+from supervisor.release import Releases, named
 from supervisor.view import Explanation, FleetView, InstanceView
 from supervisor.wording import record, situation
 from supervisor.world import World
@@ -57,6 +60,9 @@ class Supervisor:
         self.instances: dict[ModelId, Instance] = {}
         self._budgets = {device.id: device.budget_bytes for device in world.memory.devices()}
         self.accounts = Accounts(world.clock)
+        self.releases = Releases(
+            world.clock, world.memory, timeout=policy.free_timeout, freed=self.consider, late=self._held_on
+        )
         self.forecast = Forecast(world.journal, self._budgets)
         self._to_preload: set[ModelId] = set()
         self._retired: set[ModelId] = set()
@@ -101,7 +107,7 @@ class Supervisor:
             or spec.fingerprint != record.fingerprint
         ):
             # Unknown by now, or to be started in another way: it goes, and its memory with it.
-            self.world.launcher.attach(record, _Unwanted(record, self.world))
+            self.world.launcher.attach(record, Unwanted(record, self.world))
             return
         instance.adopt(record, spec, self.forecast.need(instance.model))
 
@@ -349,6 +355,16 @@ class Supervisor:
         """It is not any more."""
         self.pool.withdraw(instance)
 
+    def reclaimed(self, record: ChildRecord, reserved: Mapping[DeviceId, int]) -> None:
+        """Its tree is empty; a GPU's memory takes a moment longer."""
+        self.releases.begin(record, reserved)
+
+    def _held_on(self, model: ModelId, leftovers: tuple[Leftover, ...]) -> None:
+        if model in self.instances:
+            self._emit(
+                EventKind.MEMORY_HELD, model, by=named(leftovers), pids=[left.pid for left in leftovers]
+            )
+
     def failed(self, instance: Instance, error: ModelFailedError) -> None:
         """Its start has failed."""
         self.accounts.tell(instance.id, "failed", str(error))
@@ -425,6 +441,7 @@ class Supervisor:
             self.forecast,
             budgets=self._budgets,
             wanted=self._to_preload,
+            releases=self.releases,
             now=self.world.clock.now(),
         )
 
@@ -455,32 +472,17 @@ class Supervisor:
 
     def _measure(self) -> None:
         """Keep the books of what the trees really hold."""
-        for instance in self.instances.values():
-            if instance.state is State.READY:
-                instance.measure()
+        for instance in list(self.instances.values()):
+            if instance.state is State.READY and instance.measure():
+                self._relieve(instance)
         if not self.stopping:
             self._measuring_timer = self.world.clock.call_later(MEASURE_EVERY, self._measure)
+
+    def _relieve(self, instance: Instance) -> None:
+        found = relieve(self._picture(), instance.id)
+        if found is not None:
+            self._carry_out(found)
 
     def _emit(self, kind: EventKind, model: ModelId, **data: object) -> None:
         incarnation = self.instances[model].incarnation
         self.world.emit(SupervisorEvent(kind, model, incarnation, self.world.clock.wall(), data))
-
-
-class _Unwanted:
-    """`ChildListener` for a survivor nobody wants: ended, and forgotten when it is gone."""
-
-    def __init__(self, record: ChildRecord, world: World) -> None:
-        self._record = record
-        self._world = world
-
-    def spawned(self, child: Child) -> None:
-        """End it."""
-        child.kill()
-
-    def spawn_failed(self, reason: str) -> None:
-        """It had gone by itself."""
-        self._world.journal.child_ended(self._record)
-
-    def exited(self, report: ExitReport) -> None:
-        """Forget it."""
-        self._world.journal.child_ended(self._record)

@@ -38,6 +38,10 @@ KILL_MARGIN = 5.0
 """Seconds the shim gets on top of the grace before we insist; it escalates by itself within the grace."""
 
 
+MORE = 1.5
+"""An engine that ran out of what was set aside for it gets so many times that, once."""
+
+
 class Instance:
     """The instance of one model. `repr` is worth asserting on."""
 
@@ -54,6 +58,8 @@ class Instance:
         self.pinned_by_hand: bool | None = None
         """What an operator said at run time; None leaves it to the configuration."""
         self.reserved: Mapping[DeviceId, int] = {}
+        self.lacked: dict[DeviceId, int] = {}
+        """What to set aside for the one more try after its memory did not suffice; empty otherwise."""
         self.peak: dict[DeviceId, int] = {}
         """Most bytes this incarnation was seen to hold."""
         self.child: Child | None = None
@@ -75,12 +81,14 @@ class Instance:
         self._world = world
         self._policy = policy
         self._owner = owner
+        self._granted: Mapping[DeviceId, int] = {}
+        """What was set aside for its last start."""
         self._mailbox: deque[Event] = deque()
         self._working = False
         self._port = 0
         self._port_tries = 0
         self._adopted = False
-        self._retries_port = False
+        self._retries_port = self._retries_memory = False
         self._blamed = self._blamed_code = ""
         self._report = ExitReport(code=None)
         self._check: Cancellable | None = None
@@ -135,8 +143,8 @@ class Instance:
 
     @property
     def restart_helps(self) -> bool:
-        """Those who wait should go on waiting: it had served, or only its port was taken."""
-        return self.proved or self._retries_port
+        """Those who wait should go on waiting: it had served, or only its port or some memory was taken."""
+        return self.proved or self._retries_port or self._retries_memory
 
     def failure(self) -> ModelFailedError:
         """The error for a request that this instance's last failure concerns."""
@@ -169,7 +177,7 @@ class Instance:
     def start(self, reserve: Mapping[DeviceId, int]) -> None:
         """Admission lets it start, with *reserve* bytes set aside. Only in STOPPED."""
         if self.state is State.STOPPED:
-            self.reserved = dict(reserve)
+            self.reserved = self._granted = dict(reserve)
         self.post(Event.WANTED)
 
     def adopt(self, record: ChildRecord, spec: LaunchSpec, reserve: Mapping[DeviceId, int]) -> None:
@@ -213,16 +221,21 @@ class Instance:
             if self.state is State.DRAINING:
                 self.post(Event.DRAINED)
 
-    def measure(self) -> None:
-        """Look at what the tree holds: remember its peak, and reserve no less than it has taken."""
-        record = self.record
+    def measure(self) -> bool:
+        """Look at what the tree holds: remember its peak, and reserve no less than it has taken.
+
+        Whether that is more than was reserved.
+        """
+        record, more = self.record, False
         if record is None:
-            return
+            return False
         for device, bytes_ in self._world.memory.of_tree(record).items():
             if bytes_ > self.peak.get(device, 0):
                 self.peak[device] = bytes_
             if bytes_ > self.reserved.get(device, 0):
                 self.reserved = {**self.reserved, device: bytes_}
+                more = True
+        return more
 
     # -- what the world tells it (through supervisor.news) ------------------------------------------
 
@@ -300,7 +313,7 @@ class Instance:
         self.proved = False
         self.retry_at = None
         self.peak = {}
-        self._retries_port = False
+        self._retries_port = self._retries_memory = False
         self._blamed = self._blamed_code = ""
         self._report = ExitReport(code=None)
         self._drain_grace = self._policy.drain_grace
@@ -329,6 +342,7 @@ class Instance:
                 self._world.journal.learn(self.spec.fingerprint, load_seconds=took)
         self.crashes.half_open = False
         self._port_tries = 0
+        self.lacked = {}
         record = self.record
         self._emit(
             EventKind.ADOPTED if self._adopted else EventKind.READY,
@@ -374,7 +388,7 @@ class Instance:
     def _reclaim(self) -> None:
         self._disarm_grace()
         self.note = ""
-        self.reserved = {}
+        reserved, self.reserved = self.reserved, {}
         if self._port:
             self._world.ports.give_back(self._port)
             self._port = 0
@@ -384,16 +398,18 @@ class Instance:
         if self.peak and self.proved and self.spec is not None:
             self._world.journal.learn(self.spec.fingerprint, peak_bytes=self.peak)
         self._world.memory.unwatch(record)
+        self._owner.reclaimed(record, reserved)
         self._world.journal.child_ended(record)
         self.child = None
 
     def _back_off(self) -> None:
         if not self._blamed:
             self._remember(self._diagnosis(self._report))
-        if self._retries_port:
+        if self._retries_port or self._retries_memory:
             self._arm_retry_in(0.0)
             return
         self._port_tries = 0
+        self.lacked = {}
         now = self._world.clock.now()
         pause = self.crashes.add(now, proved=self.proved, jitter=self._world.jitter())
         if pause is None:
@@ -414,6 +430,10 @@ class Instance:
             # A free port is a guess, and somebody else took it: another one at once, a few times.
             self._port_tries += 1
             self._retries_port = True
+        if diagnosis.code == "out_of_memory" and not self.proved and not self.lacked:
+            # Once more, with more room: others are stopped for it, and what it takes then is learned.
+            self.lacked = {d: max(int(b * MORE), self.peak.get(d, 0)) for d, b in self._granted.items()}
+            self._retries_memory = bool(self.lacked)
         self.last_failure = FailureView(
             cause=diagnosis.cause,
             remedy=diagnosis.remedy,

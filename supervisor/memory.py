@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from config.schema import MemoryConfig
 from registry.engine import HOST, DeviceId
 from supervisor import processes
 from supervisor.nvidia import Gpu, GpuReader, Nvml
-from supervisor.ports import ChildRecord, Device, DeviceUsage
+from supervisor.ports import ChildRecord, Device, DeviceUsage, Leftover
 from supervisor.processes import ProcessRow
 
 log = structlog.get_logger("modelyard.memory")
@@ -196,6 +196,11 @@ class HostMemory:
         self._usage: dict[DeviceId, DeviceUsage] = {}
         self._trees: dict[str, dict[DeviceId, int]] = {}
         self._watched: dict[str, ChildRecord] = {}
+        self._on_gpus: dict[str, frozenset[int]] = {}
+        """Processes of watched trees that were seen on a GPU."""
+        self._gone: dict[str, frozenset[int]] = {}
+        """The same, of trees that are gone, until none of them is seen there any more."""
+        self._left: dict[str, tuple[Leftover, ...]] = {}
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -236,7 +241,16 @@ class HostMemory:
         """Its tree is gone: what it held is measured again at once."""
         if self._watched.pop(record.socket, None) is not None:
             self._trees.pop(record.socket, None)
+            pids = self._on_gpus.pop(record.socket, None)
+            if pids:
+                self._gone[record.socket] = pids
             self._wake.set()
+
+    def leftovers(self, record: ChildRecord) -> tuple[Leftover, ...] | None:
+        """What a tree that is gone still holds on GPUs; RAM goes with its process."""
+        if record.socket not in self._gone:
+            return ()
+        return self._left.get(record.socket)
 
     # -- measuring
 
@@ -253,7 +267,9 @@ class HostMemory:
 
     def measure(self) -> None:
         """One round. Blocks."""
+        gone = dict(self._gone)  # those of which a measurement that begins now is news
         gpus = self._gpus.read()
+        self._measure_leftovers(gone, gpus)
         self._measure_devices(gpus)
         for record in tuple(self._watched.values()):
             sizes = self._measure_tree(record, gpus)
@@ -261,6 +277,20 @@ class HostMemory:
                 self._trees[record.socket] = sizes
         for socket in self._trees.keys() - self._watched.keys():  # unwatched while it was measured
             self._trees.pop(socket, None)
+
+    def _measure_leftovers(self, gone: Mapping[str, frozenset[int]], gpus: Sequence[Gpu]) -> None:
+        for socket, pids in gone.items():
+            left = tuple(
+                Leftover(gpu.id, pid, taken)
+                for gpu in gpus
+                for pid, taken in sorted(gpu.by_pid.items())
+                if pid in pids
+            )
+            if left:
+                self._left[socket] = left
+            else:
+                self._gone.pop(socket, None)
+                self._left.pop(socket, None)
 
     def _measure_devices(self, gpus: Iterable[Gpu]) -> None:
         usage = {HOST: self._sources.host.usage()}
@@ -273,8 +303,12 @@ class HostMemory:
         if not pids:
             return {}
         sizes = {HOST: sum(self._sources.process(pid) for pid in pids)}
+        seen: set[int] = set()
         for gpu in gpus:
             taken = sum(gpu.by_pid.get(pid, 0) for pid in pids)
             if taken:
                 sizes[gpu.id] = taken
+                seen.update(pid for pid in pids if pid in gpu.by_pid)
+        if seen and record.socket in self._watched:
+            self._on_gpus[record.socket] = frozenset(seen)
         return sizes

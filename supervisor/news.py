@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.lifecycle import Event, State
-from supervisor.ports import Child, ExitReport
+from supervisor.ports import Child, ChildRecord, ExitReport
 
 if TYPE_CHECKING:
     from supervisor.instance import Instance
+    from supervisor.world import World
 
 
 class ChildNews:
@@ -66,3 +67,23 @@ class ReadinessNews:
         """Hand it on."""
         if self._current:
             self._instance.note = note
+
+
+class Unwanted:
+    """`ChildListener` for a survivor nobody wants: ended, and forgotten when it is gone."""
+
+    def __init__(self, record: ChildRecord, world: World) -> None:
+        self._record = record
+        self._world = world
+
+    def spawned(self, child: Child) -> None:
+        """End it."""
+        child.kill()
+
+    def spawn_failed(self, reason: str) -> None:
+        """It had gone by itself."""
+        self._world.journal.child_ended(self._record)
+
+    def exited(self, report: ExitReport) -> None:
+        """Forget it."""
+        self._world.journal.child_ended(self._record)

@@ -17,6 +17,7 @@ class Policy:
     request after another pauses for less; one agent that alternates between models waits no longer."""
     drain_grace: float = 600.0
     max_parallel_starts: int = 2
+    free_timeout: float = 30.0
     queue_per_model: int = 256
     queue_total: int = 1024
     stop_grace: float = 20.0

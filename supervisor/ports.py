@@ -219,6 +219,15 @@ class DeviceUsage:
     free_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What a process still holds although its tree is gone."""
+
+    device: DeviceId
+    pid: int
+    bytes: int
+
+
 class MemoryProbe(Protocol):
     """What memory there is and who holds it. Reads cached values; a thread of its own refreshes them."""
 
@@ -240,6 +249,13 @@ class MemoryProbe(Protocol):
 
     def unwatch(self, record: ChildRecord) -> None:
         """Its tree is gone."""
+        ...
+
+    def leftovers(self, record: ChildRecord) -> tuple[Leftover, ...] | None:
+        """What processes of a tree that is gone still hold, by a measurement begun after `unwatch`.
+
+        None while there is no such measurement; empty when all is back, and where nobody can measure it.
+        """
         ...
 
 
@@ -302,6 +318,8 @@ class EventKind(StrEnum):
     EXITED = "instance_exited"
     EVICTED = "instance_evicted"
     REAPED = "instance_reaped"
+    MEMORY_HELD = "memory_held"
+    """A tree is gone and its memory is not."""
     ASKED = "operator_asked"
     WAITING = "request_waiting"
     REFUSED = "request_refused"

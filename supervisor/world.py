@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from registry.engine import Diagnosis
+from registry.engine import DeviceId, Diagnosis
 from registry.model import Model
 from supervisor.errors import ModelFailedError
 from supervisor.ports import (
+    ChildRecord,
     Clock,
     EventSink,
     ExitReport,
@@ -51,6 +52,10 @@ class Owner(Protocol):
 
     def withdrawn(self, instance: Instance) -> None:
         """It may not any more; leases that are out stay valid."""
+        ...
+
+    def reclaimed(self, record: ChildRecord, reserved: Mapping[DeviceId, int]) -> None:
+        """Its tree is empty, and *reserved* is no longer set aside for it."""
         ...
 
     def failed(self, instance: Instance, error: ModelFailedError) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from registry.engine import DeviceId, LaunchSpec, ModelId
+from registry.engine import HOST, DeviceId, LaunchSpec, ModelId
 from supervisor.instance import KILL_MARGIN, Instance
 from supervisor.lifecycle import WITH_TREE, State
 from supervisor.policy import Policy
@@ -182,12 +183,19 @@ class Watch:
             raise ViolationError(f"I1: two live trees of {spec.model}")
         self.alive[spec.model] = spec
 
-    def ended(self, model: ModelId) -> None:
-        """It has no tree any more, or never had one."""
+    def ended(self, model: ModelId, late: float = 0.0) -> None:
+        """It has no tree any more, or never had one; its GPUs' memory is back *late* seconds from now."""
         self.ends += 1
         self.launching.pop(model, None)
         self.alive.pop(model, None)
-        self.granted.pop(model, None)
+        granted = self.granted.pop(model, {})
+        if late:
+            name = ModelId(f"{model}, which is gone")
+            self.granted[name] = {d: b for d, b in granted.items() if d != HOST}
+            self.clock.call_later(late, partial(self._is_back, name))
+
+    def _is_back(self, name: ModelId) -> None:
+        self.granted.pop(name, None)
 
     def on_event(self, event: SupervisorEvent) -> None:
         """What the supervisor reports."""
@@ -220,7 +228,8 @@ class Watch:
             raise ViolationError(f"I3: {victim} is evicted busy, for one that waits no longer than max_wait")
         residency = min(self.policy.min_residency, self.policy.drain_grace)
         fresh = now - victim.ready_at < residency - 0.001
-        if fresh and (books.out or now - victim.idle_since < self.policy.settle - 0.001):
+        spare = not event.data["reason"].startswith("more is used")
+        if fresh and spare and (books.out or now - victim.idle_since < self.policy.settle - 0.001):
             raise ViolationError(f"I6: {victim} is evicted {now - victim.ready_at:.1f} s after it was loaded")
         if books.waiting:
             books.turns += 1

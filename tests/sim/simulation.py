@@ -26,7 +26,7 @@ from tests.sim.trace import (
     Trace,
     Unload,
 )
-from tests.support.fakes import FakeCheck, FakeOutcome, FakeWorld, Fleet, Script, make_model
+from tests.support.fakes import FakeCheck, FakeChild, FakeOutcome, FakeWorld, Fleet, Script, make_model
 
 
 def model_of(plan: ModelPlan) -> Model:
@@ -52,9 +52,12 @@ class _Listener:
         self._world = world
         self._spec = spec
         self._inner = inner
+        self._child: FakeChild | None = None
 
     def spawned(self, child: Child) -> None:
         self._world.observer.spawned(self._spec)
+        assert isinstance(child, FakeChild)
+        self._child = child
         self._inner.spawned(child)
 
     def spawn_failed(self, reason: str) -> None:
@@ -62,7 +65,8 @@ class _Listener:
         self._inner.spawn_failed(reason)
 
     def exited(self, report: ExitReport) -> None:
-        self._world.observer.ended(self._spec.model)
+        late = self._child.script.memory_late if self._child is not None else 0.0
+        self._world.observer.ended(self._spec.model, late)
         self._world.on_exit(self._spec.model)
         self._inner.exited(report)
 
@@ -90,6 +94,7 @@ class SimWorld(FakeWorld):
         dice = random.Random(f"{self.trace.seed} {model} {number}")
         faults, luck = self.trace.faults, dice.random()
         ready = self.plans[model].load_seconds * dice.uniform(0.8, 1.2)
+        late = dice.choice([0.0, 0.0, 0.4, 3.0])
         born = dice.choice([0.01, 0.2, 1.5])
         if luck < 0.06 * faults:
             return Script(born, ready_after=None, exit_after=dice.uniform(0.01, START_LIMIT))
@@ -98,12 +103,13 @@ class SimWorld(FakeWorld):
         if luck < 0.12 * faults:
             return Script(born, spawn_fails="fork: out of memory")
         if luck < 0.2 * faults:
-            return Script(born, ready_after=ready, exit_after=ready + dice.uniform(0, 20))
+            return Script(born, ready_after=ready, exit_after=ready + dice.uniform(0, 20), memory_late=late)
         return Script(
             born,
             ready_after=ready,
             ignores_term=dice.random() < 0.1 * faults,
             stop_takes=dice.choice([0.01, 0.5, 2.0]),
+            memory_late=late,
         )
 
     def launch(
@@ -132,7 +138,9 @@ class SimWorld(FakeWorld):
         factor = self._factors.get(record.pid)
         if factor is None:
             dice = random.Random(f"{self.trace.seed} {record.model} {record.pid}")
-            factor = self._factors[record.pid] = dice.choice([1.0, dice.uniform(0.5, 1.05)])
+            factor = self._factors[record.pid] = dice.choice(
+                [1.0, dice.uniform(0.5, 1.05), dice.uniform(1, 1.6)]
+            )
         return {d: int(b * factor) for d, b in self.plans[record.model].need.items()}
 
 

@@ -12,7 +12,7 @@ from registry.engine import HOST, DeviceId
 from supervisor import memory
 from supervisor.memory import Cgroup, HostMemory, HostReader, Sources
 from supervisor.nvidia import Gpu, GpuReader
-from supervisor.ports import ChildRecord, DeviceUsage, MemoryProbe
+from supervisor.ports import ChildRecord, DeviceUsage, Leftover, MemoryProbe
 from supervisor.processes import ProcessRow
 from tests.support.records import RECORD
 
@@ -93,10 +93,11 @@ class ScriptedGpus:
 
     def __init__(self) -> None:
         self.closed = False
+        self.by_pid = {21: 20 * GIB, 99: 10 * GIB}
 
     def read(self) -> tuple[Gpu, ...]:
         """It."""
-        return (Gpu(GPU, "H200", 100 * GIB, 30 * GIB, 70 * GIB, {21: 20 * GIB, 99: 10 * GIB}),)
+        return (Gpu(GPU, "H200", 100 * GIB, 30 * GIB, 70 * GIB, dict(self.by_pid)),)
 
     def close(self) -> None:
         """Noted."""
@@ -135,6 +136,27 @@ def test_devices_budgets_usage_and_trees() -> None:
     assert probe.of_tree(RECORD) == {}
     real.close()
     assert gpus.closed
+
+
+def test_what_a_tree_that_is_gone_still_holds_is_told_until_it_is_back() -> None:
+    gpus, tree = ScriptedGpus(), {RECORD.socket: [20, 21]}
+    real = HostMemory(MemoryConfig(), sources=scripted(ScriptedHost(), gpus, tree))
+    real.watch(RECORD)
+    real.measure()
+    assert real.leftovers(RECORD) == (), "it lives"
+    real.unwatch(RECORD)
+    assert real.leftovers(RECORD) is None, "not measured since"
+    real.measure()
+    assert real.leftovers(RECORD) == (Leftover(GPU, 21, 20 * GIB),)
+    del gpus.by_pid[21]
+    real.measure()
+    assert real.leftovers(RECORD) == ()
+    never_on_a_gpu = replace(RECORD, socket="/run/b/s")
+    real.watch(never_on_a_gpu)
+    real.measure()
+    real.unwatch(never_on_a_gpu)
+    assert real.leftovers(never_on_a_gpu) == ()
+    real.close()
 
 
 def test_this_machine_can_be_measured() -> None:

@@ -7,9 +7,8 @@ ports promise.
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,70 +27,14 @@ from supervisor.ports import (
     DeviceUsage,
     ExitReport,
     Learned,
+    Leftover,
     ReadinessListener,
     SupervisorEvent,
 )
 from supervisor.world import World
+from tests.support.fake_clock import FakeClock as FakeClock
 
 GIB = 2**30
-
-
-class FakeTimer:
-    """A timer of `FakeClock`."""
-
-    def __init__(self, at: float, callback: Callable[[], None]) -> None:
-        self.at = at
-        self.callback: Callable[[], None] | None = callback
-
-    def cancel(self) -> None:
-        """Forget it."""
-        self.callback = None
-
-
-class FakeClock:
-    """Time that moves when told, firing timers in order."""
-
-    def __init__(self) -> None:
-        self._now = 1000.0
-        self._heap: list[tuple[float, int, FakeTimer]] = []
-        self._order = itertools.count()
-        self.after_each: Callable[[], None] = lambda: None
-        """Called after every timer that fired."""
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self._now
-
-    def wall(self) -> float:
-        """Unix seconds, at a fixed distance."""
-        return self._now + 1.7e9
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> FakeTimer:
-        """A timer."""
-        timer = FakeTimer(self._now + max(seconds, 0.0), callback)
-        heapq.heappush(self._heap, (timer.at, next(self._order), timer))
-        return timer
-
-    def advance(self, seconds: float = 0.0) -> None:
-        """Move on, firing everything that becomes due, in order, also what those timers arm."""
-        end = self._now + seconds
-        fired = 0
-        while self._heap and self._heap[0][0] <= end:
-            at, _, timer = heapq.heappop(self._heap)
-            self._now = max(self._now, at)
-            callback, timer.callback = timer.callback, None
-            if callback is not None:
-                callback()
-                self.after_each()
-                fired += 1
-                assert fired < 100_000, "timers that re-arm themselves without end"
-        self._now = end
-
-    def next_timer(self) -> float | None:
-        """Seconds until the next timer; None when there is none."""
-        while self._heap and self._heap[0][2].callback is None:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] - self._now if self._heap else None
 
 
 @dataclass(slots=True)
@@ -111,6 +54,8 @@ class Script:
     spawn_fails: str = ""
     ignores_term: bool = False
     stop_takes: float = 0.1
+    memory_late: float = 0.0
+    """Seconds after its end that its GPUs' memory comes back."""
     uses: int | None = None
     """Bytes it really holds; None: what was reserved for it."""
     uses_of: DeviceId = HOST
@@ -160,8 +105,16 @@ class FakeChild:
         if self.alive:
             self.alive = False
             self._world.live.remove(self)
+            if self.script.memory_late:
+                until = self._world.clock.now() + self.script.memory_late
+                self._world.late[self._record.pid] = until
             self._world.log(f"exit {self._record.model}/{self._record.incarnation}")
             self.listener.exited(report)
+
+
+def _diagnosis(tail: tuple[str, ...]) -> Diagnosis:
+    said = tail[-1] if tail else "died silently"
+    return Diagnosis(said, code="out_of_memory" if "out of memory" in said else "engine_failed")
 
 
 class FakeCheck:
@@ -186,6 +139,9 @@ class FakeWorld:
         self.transcript: list[str] = []
         self.events: list[SupervisorEvent] = []
         self.left_behind: list[tuple[ChildRecord, Script]] = []
+        self.late: dict[int, float] = {}
+        """Pids of trees that are gone, and until when they hold on to their GPUs' memory."""
+        self.footprints: dict[int, Mapping[DeviceId, int]] = {}
         self.ports_out: set[int] = set()
         self.spawns = 0
         self._next_port = 40000
@@ -203,7 +159,7 @@ class FakeWorld:
             ports=self,
             journal=self,
             emit=self.events.append,
-            diagnose=lambda model, report: Diagnosis(report.tail[-1] if report.tail else "died silently"),
+            diagnose=lambda model, report: _diagnosis(report.tail),
             new_key=lambda: "key",
             jitter=lambda: 0.0,
         )
@@ -228,6 +184,7 @@ class FakeWorld:
         self.log(f"launch {spec.model}/{incarnation}")
         self.spawns += 1
         record = self._record(spec, port, key, incarnation)
+        self.footprints[record.pid] = spec.footprint.bytes_by_device
         if script.spawn_fails:
             self.clock.call_later(script.spawn_after, lambda: listener.spawn_failed(script.spawn_fails))
         else:
@@ -315,6 +272,13 @@ class FakeWorld:
             if child.record.pid == record.pid and child.script.uses is not None:
                 return {child.script.uses_of: child.script.uses}
         return {}
+
+    def leftovers(self, record: ChildRecord) -> tuple[Leftover, ...] | None:
+        """All that its spec says of GPUs, until it is late no more."""
+        if self.late.get(record.pid, 0.0) <= self.clock.now():
+            return ()
+        held = self.footprints.get(record.pid, {})
+        return tuple(Leftover(d, record.pid, b) for d, b in held.items() if d != HOST)
 
     def watch(self, record: ChildRecord) -> None:
         """Nothing to do."""
