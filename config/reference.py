@@ -57,10 +57,17 @@ _UNITS = {
 def sections() -> tuple[tuple[str, type[Section]], ...]:
     """(path in the file, class) for the whole file, the top level first, in the order of the schema."""
     found: list[tuple[str, type[Section]]] = [("", Settings)]
-    for name, field in Settings.model_fields.items():
-        for inner, path in _sections_in(field.annotation, name):
-            found.append((path, inner))
+    _add_sections(Settings, "", found)
     return tuple(found)
+
+
+def _add_sections(section: type[Section], prefix: str, found: list[tuple[str, type[Section]]]) -> None:
+    """The sections in *section*, each once: further places of one already there are told by the type."""
+    for name, field in section.model_fields.items():
+        for inner, path in _sections_in(field.annotation, prefix + name):
+            if inner not in (known for _, known in found):
+                found.append((path, inner))
+                _add_sections(inner, f"{path}.", found)
 
 
 def _sections_in(annotation: Any, path: str) -> list[tuple[type[Section], str]]:
@@ -93,6 +100,8 @@ def _name_of(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return _name_of(arguments[0], annotation.__metadata__)
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "section"
+    if annotation is Any:
+        return "anything"
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return ", ".join(f"`{choice.value}`" for choice in annotation)
     return {str: "text", bool: "true or false", int: "number", float: "number", Path: "path"}[annotation]
@@ -115,7 +124,7 @@ def default_of(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return "`true`" if value else "`false`"
     if isinstance(value, tuple | dict):
-        return "none"
+        return ", ".join(f"`{one}`" for one in value) or "none"
     return f"`{value}`"
 
 

@@ -7,16 +7,13 @@ Durations are seconds (`30`, `"30s"`, `"5m"`, `"1h30m"`), sizes are bytes (`1073
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     WithJsonSchema,
@@ -24,6 +21,13 @@ from pydantic import (
     model_validator,
 )
 
+from config.routing import RequestConfig as RequestConfig
+from config.routing import VirtualConfig as VirtualConfig
+from config.section import HostName, ModelName, VariantName, Word
+from config.section import KeyName as KeyName
+from config.section import Section as Section
+from config.section import check_key_name as check_key_name
+from config.section import check_model_id as check_model_id
 from config.units import parse_budget as parse_budget
 from config.units import parse_duration as parse_duration
 from config.units import parse_memory as parse_memory
@@ -47,50 +51,6 @@ def _listen(value: str) -> str:
     parse_listen(value)
     return value
 
-
-def _host_name(value: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", value) is None:
-        raise ValueError(f"{value!r} is no host's name: write 'yard.example.com', without scheme and port")
-    return value
-
-
-def check_model_id(value: str) -> str:
-    """*value* if it can name a model; ValueError says why not.
-
-    It appears in paths, in file names and as an engine's argument: no white space or control characters,
-    no empty, `.` or `..` part between slashes, no leading dash, and `auto` is reserved.
-    """
-    if not value or len(value) > 200:
-        raise ValueError("a model's id has 1 to 200 characters")
-    if any(c.isspace() or not c.isprintable() or c in "\\{}" for c in value):
-        raise ValueError(f"{value!r} cannot be a model's id: no white space, backslashes or braces")
-    if value.startswith("-") or any(part in ("", ".", "..") for part in value.split("/")):
-        raise ValueError(f"{value!r} cannot be a model's id: no leading '-', no empty, '.' or '..' part")
-    if value == "auto" or value.startswith("auto:"):
-        raise ValueError("'auto' is reserved")
-    return value
-
-
-def check_key_name(value: str) -> str:
-    """*value* if it can name a key: it is a label in metrics and a word in logs. ValueError says why not."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) is None:
-        raise ValueError(f"{value[:70]!r} cannot name a key: up to 64 letters, digits, '.', '_' and '-'")
-    return value
-
-
-def _word(value: object) -> object:
-    # A number needs no quotes in YAML; a flag or a date would not come back as it was written.
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, bool):
-        raise ValueError(f"put quotes around it: '{str(value).lower()}'")  # noqa: TRY004  pydantic's rule
-    return value
-
-
-Word = Annotated[str, BeforeValidator(_word), WithJsonSchema({"type": ["string", "integer"]})]
-ModelName = Annotated[str, AfterValidator(check_model_id)]
-KeyName = Annotated[str, AfterValidator(check_key_name)]
-HostName = Annotated[str, AfterValidator(_host_name)]
 
 Duration = Annotated[
     float,
@@ -128,22 +88,6 @@ Budget = Annotated[
     BeforeValidator(parse_budget),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
 ]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and an unknown key is an error rather than a silent default."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _unset(cls, value: Any) -> Any:
-        # `models:` with every line below it commented out is null in YAML, and means the default.
-        if isinstance(value, dict):
-            return {key: v for key, v in value.items() if v is not None or key not in cls.model_fields}
-        return value
 
 
 ENGINES_WITH: Mapping[str, tuple[str, ...]] = {
@@ -201,6 +145,10 @@ class ModelConfig(Section):
     """How readiness knows the server is ours: it owns the port, it lists the model, or no check."""
     health: str = "/health"
     """Path that answers 200 when a command's server is ready."""
+    request: RequestConfig = RequestConfig()
+    """Changes to every request for it."""
+    variants: dict[VariantName, RequestConfig] = Field(default_factory=dict)
+    """Sets of parameters by name: a request for `model:name` is changed by this as well, which wins."""
     served_name: str | None = None
     """Name a command's server knows the model by; unset: the id is sent as it is."""
     tensor_parallel_size: int | None = Field(default=None, ge=1)
@@ -444,6 +392,8 @@ class Settings(Section):
     """Resolve a unique case-insensitive or partial name."""
     models: dict[ModelName, ModelConfig] = Field(default_factory=dict)
     """Models by the id clients ask for; models that are found need no entry."""
+    virtual: dict[ModelName, VirtualConfig] = Field(default_factory=dict)
+    """Names that are served by one of several models; `auto` and `auto:…` need no entry."""
     endpoints: tuple[EndpointConfig, ...] | None = None
     """Unset: `http://localhost:8000` (or $VLLM_MLX_ENDPOINT) is looked at."""
     discover: DiscoverConfig = DiscoverConfig()
@@ -471,3 +421,14 @@ class Settings(Section):
     @classmethod
     def _empty_file(cls, value: Any) -> Any:
         return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _one_meaning_per_name(self) -> Settings:
+        taken = {alias: name for name, model in self.models.items() for alias in model.aliases}
+        for name, entry in self.virtual.items():
+            if name in self.models or name in taken:
+                raise ValueError(f"virtual.{name}: a model has this name already; choose another")
+            nested = [one for one in entry.models if one in self.virtual]
+            if nested:
+                raise ValueError(f"virtual.{name}: {nested[0]} is virtual itself; name its models instead")
+        return self

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from config.schema import EndpointConfig, ModelConfig, Settings
+from config.schema import EndpointConfig, ModelConfig, Settings, VirtualConfig
 from config.vocabulary import EngineName
 from registry.capability import Endpoint
 from registry.describe import registry_id
@@ -22,6 +22,7 @@ from registry.errors import (
     ModelRequiredError,
     ModelUnusableError,
     RegistryError,
+    VirtualNameError,
 )
 from registry.evidence import settle_facts
 from registry.fact import Fact
@@ -30,7 +31,8 @@ from registry.installed import find_installations
 from registry.model import EndpointTarget, Facts, Model, SourceKind
 from registry.names import FamilyTable, parse_name
 from registry.probe import ServedModel
-from registry.resolve import MAX_CANDIDATES, NameIndex, build_index, resolve_name
+from registry.resolve import MAX_CANDIDATES, Named, NameIndex, build_index, exact_name, resolve_name
+from registry.virtual import Virtual, is_auto
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,38 @@ class Catalog:
     """Names besides ids and the models' own aliases."""
     registry_ids: Mapping[str, ModelId] = field(default_factory=dict)
     """`<engine>/<id with / as _>` to the first model of that name; looked up whole, never in part."""
+    virtual: Mapping[str, VirtualConfig] = field(default_factory=dict)
+    """The operator's names for one of several models."""
+
+    def find(self, name: str | None, *, allowed: Allowed | None = None) -> Named | Virtual:
+        """What *name* means (None: the default), by the grammar of names.
+
+        Raises ModelRequiredError, ModelNotFoundError, AmbiguousModelError or VirtualNameError. Errors name no
+        model that is not *allowed*.
+        """
+        if name is None:
+            if self.default_model is not None:
+                return Named(self.default_model)
+            if self.configured_default is None:
+                raise ModelRequiredError(
+                    "the request names no model, and no default_model is configured",
+                    candidates=_some(
+                        model.id
+                        for model in self.models.values()
+                        if model.problem is None and (allowed is None or allowed(model.id))
+                    ),
+                )
+            name = self.configured_default
+        if name in self.models:
+            return Named(ModelId(name))
+        if name in self.registry_ids:
+            return Named(self.registry_ids[name])
+        exact = exact_name(name, self.index, allowed=allowed)
+        if exact is not None:
+            return exact
+        if name in self.virtual or is_auto(name):
+            return Virtual(name)
+        return resolve_name(name, self.index, fuzzy=self.fuzzy, allowed=allowed)
 
     def resolve(
         self, name: str | None, endpoint: Endpoint | None = None, *, allowed: Allowed | None = None
@@ -58,18 +92,27 @@ class Catalog:
         """The model that *name* means (None: the default), able to serve *endpoint*.
 
         An exact id costs one dict lookup. Raises ModelRequiredError, ModelNotFoundError, AmbiguousModelError,
-        CapabilityMissingError, or the model's own problem (a copy: exceptions keep what raised them alive).
+        VirtualNameError, CapabilityMissingError, or the model's own problem (a copy: exceptions keep what
+        raised them alive).
         Without *endpoint* only the name is resolved, and a model with a problem is returned like any other.
         Errors name no model that is not *allowed*.
         """
         model = self.models.get(ModelId(name)) if name is not None else None
         if model is None:
-            model = self._by_other_name(name, allowed)
-        if endpoint is not None:
-            if not serves(model, endpoint):
-                raise incapable(model, endpoint, self.models.values(), allowed=allowed)
-            if model.problem is not None:
-                raise type(model.problem)(str(model.problem), candidates=model.problem.candidates)
+            found = self.find(name, allowed=allowed)
+            if isinstance(found, Virtual):
+                raise VirtualNameError(
+                    f"{found.name} is served by one of several models, chosen for each request; name one"
+                )
+            model = self.models[found.model]
+        return model if endpoint is None else self.checked(model, endpoint, allowed=allowed)
+
+    def checked(self, model: Model, endpoint: Endpoint, *, allowed: Allowed | None = None) -> Model:
+        """*model*, if it can serve *endpoint*; raises as `resolve` does."""
+        if not serves(model, endpoint):
+            raise incapable(model, endpoint, self.models.values(), allowed=allowed)
+        if model.problem is not None:
+            raise type(model.problem)(str(model.problem), candidates=model.problem.candidates)
         return model
 
     def with_endpoints(self, served: Mapping[str, Sequence[ServedModel]]) -> Catalog:
@@ -96,25 +139,8 @@ class Catalog:
             configured_default=self.configured_default,
             endpoints=self.endpoints,
             families=self.families,
+            virtual=self.virtual,
         )
-
-    def _by_other_name(self, name: str | None, allowed: Allowed | None) -> Model:
-        if name is None:
-            if self.default_model is not None:
-                return self.models[self.default_model]
-            if self.configured_default is None:
-                raise ModelRequiredError(
-                    "the request names no model, and no default_model is configured",
-                    candidates=_some(
-                        model.id
-                        for model in self.models.values()
-                        if model.problem is None and (allowed is None or allowed(model.id))
-                    ),
-                )
-            name = self.configured_default
-        if name in self.registry_ids:
-            return self.models[self.registry_ids[name]]
-        return self.models[resolve_name(name, self.index, fuzzy=self.fuzzy, allowed=allowed)]
 
 
 def build_catalog(settings: Settings, machine: Machine, environment: Environment) -> Catalog:
@@ -138,6 +164,7 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
         configured_default=settings.default_model,
         endpoints=settings.endpoints or (),
         families=environment.families,
+        virtual=MappingProxyType(dict(settings.virtual)),
     )
 
 
@@ -150,10 +177,16 @@ def _catalog(
     configured_default: str | None,
     endpoints: tuple[EndpointConfig, ...],
     families: FamilyTable,
+    virtual: Mapping[str, VirtualConfig],
 ) -> Catalog:
     by_id = {model.id: model for model in models}
     aliases = {**also, **{alias: model.id for model in by_id.values() for alias in model.aliases}}
-    index = build_index(by_id, aliases)
+    variants = {
+        model.id: frozenset(model.options.variants)
+        for model in by_id.values()
+        if model.options is not None and model.options.variants
+    }
+    index = build_index(by_id, aliases, variants)
     return Catalog(
         models=MappingProxyType(by_id),
         index=index,
@@ -167,6 +200,7 @@ def _catalog(
         registry_ids=MappingProxyType(
             {registry_id(model): model.id for model in reversed(tuple(by_id.values()))}
         ),
+        virtual=virtual,
     )
 
 
@@ -175,9 +209,11 @@ def _default(configured: str | None, models: Mapping[ModelId, Model], index: Nam
         if configured in models:
             return ModelId(configured)
         try:
-            return resolve_name(configured, index, fuzzy=False)
+            found = resolve_name(configured, index, fuzzy=False)
         except RegistryError:
             return None
+        # A variant, like a virtual name, is looked up for each request.
+        return None if found.variant else found.model
     servable = [model.id for model in models.values() if model.problem is None]
     return servable[0] if len(servable) == 1 else None
 
@@ -319,6 +355,7 @@ def openai_entry(model: Model, state: str) -> dict[str, Any]:
         "family": facts.family.value,
         "architecture": facts.architecture.value,
         "aliases": list(model.aliases),
+        "variants": sorted(model.options.variants) if model.options is not None else [],
         "source": model.source,
         "source_kind": model.source_kind.value,
         "sources": _sources(facts),
@@ -328,6 +365,33 @@ def openai_entry(model: Model, state: str) -> dict[str, Any]:
     if model.problem is not None:
         entry["problem"] = {"code": model.problem.code, "message": str(model.problem)}
     return entry
+
+
+VIRTUAL = "virtual"
+"""Engine and state of a virtual name's entry."""
+
+
+def virtual_entry(name: str, config: VirtualConfig) -> dict[str, Any]:
+    """An operator's virtual name as an entry of `/v1/models`, in the shape of a model's."""
+    unknown = dict.fromkeys(
+        ("context_length", "size_bytes", "parameters", "active_parameters", "quantization", "family",
+         "architecture")
+    )  # fmt: skip
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "modelyard",
+        "capabilities": [],
+        "engine": VIRTUAL,
+        "state": VIRTUAL,
+        **unknown,
+        "aliases": [],
+        "variants": [],
+        "source": ", ".join(config.models),
+        "source_kind": SourceKind.CONFIG.value,
+        "sources": {},
+    }
 
 
 _SHOWN = ("capabilities", "context_length", "parameters", "quantization", "size_bytes")

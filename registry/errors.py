@@ -34,6 +34,18 @@ class ModelRequiredError(RegistryError):
     code = "model_required"
 
 
+class VirtualNameError(RegistryError):
+    """`auto:…` asks for something nobody knows, or a virtual name is used where one model must be named."""
+
+    code = "invalid_virtual_model"
+
+
+class NothingLoadedError(RegistryError):
+    """`auto:loaded`, and no model that is loaded can serve the request."""
+
+    code = "nothing_loaded"
+
+
 class CapabilityMissingError(RegistryError):
     """The model cannot serve that endpoint, or what the request has in it; `candidates` can."""
 

@@ -1,8 +1,8 @@
 """From the name in a request to a model's id. Pure.
 
-The order: exact id, alias, `base:variant`, the reserved `auto`, unique part after the last slash, unique
-case-insensitive or partial match, `name@endpoint` (which the catalog adds as aliases). The catalog itself has
-looked for the exact id before any of this is called.
+The order: exact id, alias, `base:variant`, virtual names (the catalog's business), unique part after the last
+slash, unique case-insensitive or partial match. `name@endpoint` and `base:adapter` are ids or aliases, which
+the catalog adds.
 """
 
 from __future__ import annotations
@@ -23,8 +23,22 @@ NEAR_NAME = 96
 """Characters of an unknown name that are compared with the known ones."""
 COMPARED = 12
 """Known names that an unknown one is compared with: this runs on the event loop."""
+LATEST = "latest"
+"""Ollama's clients say `:latest` for "the one there is"."""
 MIN_PARTIAL = 3
 """Shortest name that may be a part of an id: `8b` fits everything and means nothing."""
+
+
+Allowed = Callable[[str], bool]
+"""Whether an id may be named to whoever asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a name means: a model, and which of its variants."""
+
+    model: ModelId
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +57,16 @@ class NameIndex:
     """Case-folded ids, suffixes and aliases, for names with a mistake in them."""
     grams: tuple[frozenset[str], ...]
     """The three-letter pieces of each of `near`."""
+    variants: Mapping[ModelId, frozenset[str]]
+    """Names of a model's variants; models without any are not in it."""
 
 
-def build_index(ids: Iterable[ModelId], aliases: Mapping[str, ModelId]) -> NameIndex:
-    """The index of *ids* and *aliases*; an alias that is an id as well loses."""
+def build_index(
+    ids: Iterable[ModelId],
+    aliases: Mapping[str, ModelId],
+    variants: Mapping[ModelId, frozenset[str]] | None = None,
+) -> NameIndex:
+    """The index of *ids*, *aliases* and *variants*; an alias that is an id as well loses."""
     known = tuple(ids)
     taken = set(known)
     kept = {alias: target for alias, target in aliases.items() if alias not in taken}
@@ -72,45 +92,67 @@ def build_index(ids: Iterable[ModelId], aliases: Mapping[str, ModelId]) -> NameI
         ),
         near=near,
         grams=tuple(_grams(name) for name, _ in near),
+        variants=variants or {},
     )
 
 
-def resolve_name(
-    name: str, index: NameIndex, *, fuzzy: bool, allowed: Callable[[str], bool] | None = None
-) -> ModelId:
-    """The id that *name* means.
+def resolve_name(name: str, index: NameIndex, *, fuzzy: bool, allowed: Allowed | None = None) -> Named:
+    """What *name* means, virtual names aside.
 
     Raises AmbiguousModelError with the candidates, or ModelNotFoundError with the nearest ids, as far as they
     are *allowed*.
     """
     if len(name) > MAX_NAME or not name.strip():
         raise ModelNotFoundError(f"no model has the name {_shown(name)}; GET /v1/models lists them")
-    exact = _exact(name, index)
+    exact = exact_name(name, index, allowed=allowed)
     if exact is not None:
         return exact
-    if name == "auto" or name.startswith("auto:"):
-        raise ModelNotFoundError(f"{_shown(name)} is reserved and serves nothing yet; name a model")
+    found = _loosely(name, index, fuzzy=fuzzy, allowed=allowed)
+    if len(found) == 1:
+        return Named(found[0])
     base, colon, variant = name.rpartition(":")
-    if colon:
-        known = _exact(base, index)
-        if known is not None:
-            # Ollama's clients say `:latest` for "the one there is".
-            if variant == "latest":
-                return known
-            if allowed is not None and not allowed(known):
-                raise ModelNotFoundError(f"no model has the name {_shown(name)}")
-            message = f"{known} has no variant {variant!r}; ask for {known}"
-            raise ModelNotFoundError(message, candidates=(known,))
+    if not found and colon:
+        bases = _loosely(base, index, fuzzy=fuzzy, allowed=allowed)
+        if len(bases) == 1 and (variant == LATEST or variant in index.variants.get(bases[0], ())):
+            return Named(bases[0], "" if variant == LATEST else variant)
+    if found:
+        raise _ambiguous(name, found)
+    raise _not_found(name, index, allowed)
+
+
+def exact_name(name: str, index: NameIndex, *, allowed: Allowed | None = None) -> Named | None:
+    """What *name* means without any guessing: an id, an alias, or `base:variant` of one; else None.
+
+    Raises ModelNotFoundError for a variant that its base does not have.
+    """
+    if len(name) > MAX_NAME:
+        return None
+    exact = _exact(name, index)
+    if exact is not None:
+        return Named(exact)
+    base, colon, variant = name.rpartition(":")
+    known = _exact(base, index) if colon else None
+    if known is None:
+        return None
+    if variant == LATEST:
+        return Named(known)
+    variants = index.variants.get(known, frozenset())
+    if variant in variants:
+        return Named(known, variant)
+    if allowed is not None and not allowed(known):
+        raise ModelNotFoundError(f"no model has the name {_shown(name)}")
+    has = f"it has {', '.join(sorted(variants)[:MAX_CANDIDATES])}" if variants else f"ask for {known}"
+    raise ModelNotFoundError(f"{known} has no variant {_shown(variant)}; {has}", candidates=(known,))
+
+
+def _loosely(name: str, index: NameIndex, *, fuzzy: bool, allowed: Allowed | None) -> tuple[ModelId, ...]:
+    """Ids that *name* could mean: by the part after the last slash, else regardless of case, else in part."""
     found = index.suffixes.get(name, ())
     if not found and fuzzy:
         found = index.folded.get(name.casefold(), ()) or _partial(name.casefold(), index)
     if len(found) > 1 and allowed is not None:
         found = tuple(one for one in found if allowed(one))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise _ambiguous(name, found)
-    raise _not_found(name, index, allowed)
+    return found
 
 
 def _exact(name: str, index: NameIndex) -> ModelId | None:
@@ -150,7 +192,7 @@ def _ambiguous(name: str, found: tuple[ModelId, ...]) -> AmbiguousModelError:
     )
 
 
-def _not_found(name: str, index: NameIndex, allowed: Callable[[str], bool] | None) -> ModelNotFoundError:
+def _not_found(name: str, index: NameIndex, allowed: Allowed | None) -> ModelNotFoundError:
     near = _nearest(name.casefold()[:NEAR_NAME], index)
     candidates = tuple(one for one in near if allowed is None or allowed(one))
     hint = f"; did you mean {' or '.join(candidates)}?" if candidates else "; GET /v1/models lists them"

@@ -2,39 +2,201 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from registry.capability import Endpoint, Needs
+from config.schema import RequestConfig, VirtualConfig
+from registry.capability import NO_NEEDS, Endpoint, Needs
 from registry.catalog import Catalog
 from registry.engine import ModelId
-from registry.gate import lacking, longest_answer, unmet
+from registry.errors import CapabilityMissingError, NothingLoadedError, RegistryError
+from registry.gate import Allowed, able, lacking, longest_answer, unmet
 from registry.model import Model
-from router.needs import NeedsReader
-from router.ports import Holder, Route
+from registry.resolve import Named
+from registry.virtual import Standing, Virtual, Wish, choose, in_order, is_auto, parse_wish
+from router.edits import Edits, make_edits
+from router.needs import EVERYTHING, NeedsReader
+from router.ports import Choice, Chosen, Holder, Route
+
+MOST_TRIED = 3
+"""Models of `auto` that are asked for one request: each may cost a start."""
+
+ANY_REASON = frozenset({"failure", "overload"})
+
+StandingOf = Callable[[Model], Standing]
+
+
+def _unknown_standing(_: Model) -> Standing:
+    return Standing()
 
 
 class CatalogDirectory:
     """`router.ports.Directory`. A reload replaces the catalog in one assignment."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, standing: StandingOf = _unknown_standing) -> None:
+        """*standing* says how a model stands at this moment; virtual names choose by it."""
         self.catalog = catalog
-        self._routes: dict[ModelId, Route] = {}
+        self.standing = standing
+        self._routes: Mapping[str, Route] = {}
+        self._variants: Mapping[Named, Route] = {}
         self.publish(catalog)
 
     def publish(self, catalog: Catalog) -> None:
         """Route by *catalog* from now on."""
         models = catalog.models.values()
         self._routes = {model.id: _route(model, models) for model in models}
+        self._variants = {
+            Named(model.id, name): _route(model, models, variant)
+            for model in models
+            for name, variant in (model.options.variants if model.options else {}).items()
+        }
         self.catalog = catalog
 
-    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route:
+    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route | Choice:
         """See `router.ports.Directory`; raises the model's own problem when it cannot be served."""
         allowed = None if holder is None else holder.may_use
-        return self._routes[self.catalog.resolve(name, endpoint, allowed=allowed).id]
+        catalog, route = self.catalog, None if name is None else self._routes.get(name)
+        if route is None:
+            found = catalog.find(name, allowed=allowed)
+            if isinstance(found, Virtual):
+                return self._choice(found.name)
+            route = self.named(found)
+        catalog.checked(catalog.models[ModelId(route.model)], endpoint, allowed=allowed)
+        return route
+
+    def named(self, found: Named) -> Route:
+        """The route of a model or of a variant of it."""
+        return self._variants[found] if found.variant else self._routes[found.model]
+
+    def ordered(
+        self, wish: Wish, endpoint: Endpoint, needs: Needs, allowed: Allowed | None
+    ) -> tuple[Model, ...]:
+        """Models for *wish*, best first."""
+        models = self.catalog.models.values()
+        return choose(models, wish, endpoint, needs, standing=self.standing, allowed=allowed)
+
+    def _choice(self, name: str) -> Choice:
+        if is_auto(name):
+            return AutoChoice(self, name, parse_wish(name))
+        return OrderedChoice(self, name, self.catalog.virtual[name])
 
 
-def _route(model: Model, models: Iterable[Model]) -> Route:
-    return Route(model=model.id, handle=model, wire=model.wire, check=_check(model, models))
+class AutoChoice:
+    """`auto` and `auto:…`: by capability, among all models."""
+
+    read = staticmethod(EVERYTHING)
+
+    def __init__(self, directory: CatalogDirectory, name: str, wish: Wish) -> None:
+        self._directory = directory
+        self._name = name
+        self._wish = wish
+
+    def __call__(self, needs: Needs, endpoint: Endpoint, holder: Holder | None) -> Chosen:
+        """See `router.ports.Choice`."""
+        directory, allowed = self._directory, None if holder is None else holder.may_use
+        found = directory.ordered(self._wish, endpoint, needs, allowed)
+        if not found:
+            raise self._nobody(needs, endpoint, allowed)
+        routes = tuple(directory.named(Named(model.id)) for model in found[:MOST_TRIED])
+        return Chosen(routes, ANY_REASON)
+
+    def _nobody(self, needs: Needs, endpoint: Endpoint, allowed: Allowed | None) -> RegistryError:
+        wish, models = self._wish, self._directory.catalog.models.values()
+        wanted: list[str] = sorted(wish.capabilities | needs.capabilities)
+        if wish.context:
+            wanted.append(f"a context of {wish.context} tokens")
+        what = f"that serves {endpoint.path}" + (f" with {', '.join(wanted)}" if wanted else "")
+        if wish.loaded:
+            return NothingLoadedError(f"{self._name}: no model {what} is loaded now; `auto` loads one")
+        names = able(models, endpoint, allowed=allowed)
+        instead = f"; those that serve {endpoint.path}: {', '.join(names)}" if names else ""
+        return CapabilityMissingError(
+            f"{self._name}: there is no model here {what}{instead}", candidates=names
+        )
+
+
+class OrderedChoice:
+    """An operator's virtual name: the first of its models that can."""
+
+    read = staticmethod(EVERYTHING)
+
+    def __init__(self, directory: CatalogDirectory, name: str, config: VirtualConfig) -> None:
+        self._directory = directory
+        self._name = name
+        self._config = config
+
+    def __call__(self, needs: Needs, endpoint: Endpoint, holder: Holder | None) -> Chosen:
+        """See `router.ports.Choice`."""
+        routes: dict[ModelId, Route] = {}
+        reasons: list[RegistryError] = []
+        for name in self._config.models:
+            try:
+                self._add(name, routes, needs, endpoint, holder)
+            except RegistryError as error:
+                reasons.append(error)
+        if not routes:
+            raise self._nobody(reasons, holder)
+        models = self._directory.catalog.models
+        ordered = in_order(
+            (models[model] for model in routes),
+            standing=self._directory.standing,
+            prefer_warm=self._config.prefer == "warm",
+        )
+        return Chosen(tuple(routes[model.id] for model in ordered), frozenset(self._config.fallback))
+
+    def _allowed(self, holder: Holder | None) -> Allowed | None:
+        """A key that may use the virtual name may use what it stands for."""
+        return None if holder is None or holder.may_use(self._name) else holder.may_use
+
+    def _add(
+        self,
+        name: str,
+        routes: dict[ModelId, Route],
+        needs: Needs,
+        endpoint: Endpoint,
+        holder: Holder | None,
+    ) -> None:
+        """Add what *name* stands for, each model once; raises why it cannot serve."""
+        directory, allowed = self._directory, self._allowed(holder)
+        catalog = directory.catalog
+        found = catalog.find(name, allowed=allowed)
+        if isinstance(found, Virtual):
+            if is_auto(found.name):
+                for model in directory.ordered(parse_wish(found.name), endpoint, needs, allowed)[:MOST_TRIED]:
+                    routes.setdefault(model.id, directory.named(Named(model.id)))
+            return
+        if allowed is not None and not allowed(found.model):
+            return
+        catalog.checked(catalog.models[found.model], endpoint, allowed=allowed)
+        route = directory.named(found)
+        if route.check is not None and needs is not NO_NEEDS:
+            route.check(needs, endpoint, holder)
+        routes.setdefault(found.model, route)
+
+    def _nobody(self, reasons: list[RegistryError], holder: Holder | None) -> RegistryError:
+        if not reasons:
+            whose = "" if holder is None else f" that the key {holder.key} may use"
+            return CapabilityMissingError(f"{self._name} stands for no model{whose} that can serve this")
+        why = "; ".join(str(error) for error in reasons)
+        return type(reasons[0])(f"{self._name}: none of its models can serve this: {why}")
+
+
+def _route(model: Model, models: Iterable[Model], variant: RequestConfig | None = None) -> Route:
+    return Route(
+        model=model.id,
+        handle=model,
+        wire=model.wire,
+        check=_check(model, models),
+        edits=_edits(model, variant),
+    )
+
+
+def _edits(model: Model, variant: RequestConfig | None) -> Edits | None:
+    """The operator's changes: the model's, and over them the variant's."""
+    whole = model.options.request if model.options is not None else RequestConfig()
+    own = variant or RequestConfig()
+    if not any((whole.set, whole.default, whole.strip, own.set, own.default, own.strip)):
+        return None
+    return make_edits((*whole.strip, *own.strip), {**whole.set, **own.set}, {**whole.default, **own.default})
 
 
 class ModelCheck:

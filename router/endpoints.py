@@ -117,6 +117,11 @@ class Endpoints:
         """Why those that are down are."""
         return {name: state.problem for name, state in self._states.items() if not state.up}
 
+    def is_up(self, model: Model) -> bool:
+        """Whether the endpoint of *model* answered last time."""
+        state = self._states.get(model.endpoint.name) if model.endpoint is not None else None
+        return state is not None and state.up
+
     def lease(self, model: Model) -> EndpointLease:
         """A lease on the endpoint of *model*. Raises EndpointDownError when it did not answer last time."""
         target = model.endpoint

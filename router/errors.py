@@ -86,6 +86,9 @@ TABLE: Final[Mapping[type[Exception], Row]] = MappingProxyType(
         registry.ModelNotFoundError: Row(404, param="model"),
         registry.AmbiguousModelError: Row(400, param="model"),
         registry.ModelRequiredError: Row(400, param="model"),
+        registry.VirtualNameError: Row(400, param="model"),
+        # 5 s: somebody else may be loading one.
+        registry.NothingLoadedError: Row(503, SERVER, param="model", retry_after=5.0),
         registry.CapabilityMissingError: Row(400, param="model"),
         registry.ContextExceededError: Row(400, param="max_tokens"),
         registry.ModelUnusableError: Row(503, SERVER, param="model", permanent=True),

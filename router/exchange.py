@@ -9,14 +9,13 @@ A warm request stays in `def`s from its last byte to the write to the engine: no
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import structlog
 
 from registry.capability import ENDPOINTS
 from registry.capability import Protocol as ApiProtocol
 from router import refused
 from router.answers import refusal_answer
+from router.client_side import ClientSide
 from router.drain import Drain
 from router.heads import RequestHead, control_head, engine_head, special_objection
 from router.openai import FACES
@@ -37,26 +36,6 @@ _JOINED = 65536
 _CLIENT_CLOSED = 499
 """What the log shows for a client that left before there was a status."""
 _OPENAI_FACE = FACES[ApiProtocol.OPENAI]
-
-
-class ClientSide(Protocol):
-    """The connection a request came on."""
-
-    deadline: float
-    client: str
-    closing: bool
-
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
-        ...
-
-    def answered(self, *, keep: bool) -> None:
-        """The answer is complete; *keep* the connection for another request."""
-        ...
-
-    def cut(self, *, reset: bool = False) -> None:
-        """Close hard: what was sent must not look complete."""
-        ...
 
 
 class Exchange:
@@ -131,16 +110,23 @@ class Exchange:
             return
         try:
             planned = self._plan = plan(body, self.head, endpoint, shared.directory, holder=self.holder)
-            lease = self.lease = shared.upstreams.lease_now(planned.route)
         except refused.RefusedError as error:
             self.refuse(error.refusal)
-            return
+        except Exception as error:  # noqa: BLE001  Refusals is total, and nothing may be left unanswered
+            self.refuse(shared.refusals(error))
+        else:
+            self._set_out(planned)
+
+    def _set_out(self, planned: Plan) -> None:
+        """Send the request at once, if there is a lease and a connection; else find them."""
+        shared, up = self.shared, None
+        try:
+            lease = self.lease = shared.upstreams.lease_now(planned.route)
         except Exception as error:  # noqa: BLE001  Refusals is total, and nothing may be left unanswered
             self.refuse(shared.refusals(error))
             return
-        up = None
         if lease is not None:
-            self._leased_at = self._received
+            self._leased_at = shared.now()
             up = shared.pool.take(lease)
         if up is not None:
             self.send(up)
@@ -194,6 +180,8 @@ class Exchange:
             heads, model, face = shared.engine_heads, route.model, self.face
             relay = Relay(heads, model=model, face=face, minor=head.minor, request_id=request_id)
             relay.expects_done = route.wire.sends_done
+            if planned.others is not None:
+                relay.yields = planned.others.statuses()
             relay.echo = planned.echo()
             address = f"{lease.host}:{lease.port}".encode()
             path, key = planned.path, lease.key
@@ -261,7 +249,8 @@ class Exchange:
     def _first_byte(self) -> None:
         now = self._first_byte_at = self.shared.now()
         self.side.deadline = now + self.shared.limits.stall_timeout if self._paused else NEVER
-        if self.charged or self.buffer is not None:
+        held = self.charged or self.buffer is not None
+        if held and (self._plan is None or self._plan.others is None):
             # No retry from here on: the body has done its work, and a stream may last for minutes.
             self._release_body()
 
@@ -281,8 +270,8 @@ class Exchange:
             self._end(Outcome.SERVED, keep=not relay.close)
             return
         assert refusal is not None  # set with every other end
-        if end is End.REFUSED:
-            self.give_lease(Outcome.UPSTREAM_FAILED)
+        if end in (End.REFUSED, End.YIELDED):
+            self.give_lease(Outcome.UPSTREAM_FAILED if end is End.REFUSED else Outcome.SERVED)
             self.refuse(refusal)
             return
         if end is End.CUT:
@@ -295,10 +284,24 @@ class Exchange:
     # -- ends --------------------------------------------------------------------------------------
 
     def refuse(self, refusal: Refusal, *, close: bool = False) -> None:
-        """Answer *refusal*, as an error event if a stream was begun already, and end."""
+        """Answer *refusal*, as an error event if a stream was begun already, and end.
+
+        A virtual name's next model is asked instead, where there is one.
+        """
         if self.over:
             return
         self._drop_upstream()
+        others = None if close or self._plan is None else self._plan.others
+        planned = None if others is None else others.after(refusal)
+        if planned is not None:
+            # Nothing was answered yet; whoever has refused has come to its end: there is no task to cancel.
+            self.give_lease(Outcome.ABANDONED)
+            self._uncharge_model()
+            self._relay = self._reach = None
+            self._plan = planned
+            self.note_retry()
+            self._set_out(planned)
+            return
         head = self.head
         close = close or head.close or self.side.closing
         if self._beats is not None and self._beats.committed:
@@ -453,10 +456,9 @@ class Exchange:
 
     def _record(self, outcome: Outcome | None, code: str) -> None:
         shared, head, relay, planned = self.shared, self.head, self._relay, self._plan
-        if outcome is None:
-            word = "refused"
-        else:
-            word = "control" if self.endpoint is None and outcome is Outcome.SERVED else outcome.value
+        word = "refused" if outcome is None else outcome.value
+        if self.endpoint is None and outcome is Outcome.SERVED:
+            word = "control"
         record = RequestRecord(
             self.request_id, head.method.decode(), head.path, self.side.client,
             "" if planned is None else planned.route.model, self._status, word, code, bytes_in=self.bytes_in,
@@ -477,6 +479,11 @@ class Exchange:
         if up is not None:
             up.drop()
 
+    def _uncharge_model(self) -> None:
+        if self._charged_model and self._plan is not None:
+            self.shared.budget.give_model(self._plan.route.model, self._charged_model)
+            self._charged_model = 0
+
     def _release_body(self) -> None:
         """Give the body's budget and buffer back; a buffer still being written is left to the collector."""
         shared, up = self.shared, self._up
@@ -486,9 +493,7 @@ class Exchange:
         if self.charged:
             shared.budget.give(self.charged)
             self.charged = 0
-        if self._charged_model and self._plan is not None:
-            shared.budget.give_model(self._plan.route.model, self._charged_model)
-            self._charged_model = 0
+        self._uncharge_model()
         buffer, self.buffer = self.buffer, None
         if buffer is not None and up is not None and up.transport.get_write_buffer_size() == 0:
             shared.buffers.give(buffer)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from registry.capability import NO_NEEDS, Capability, Endpoint
 from router.echo import ModelEcho
+from router.edits import NO_EDITS
 from router.heads import RequestHead
-from router.ports import Directory, Holder, Route
+from router.ports import Directory, Holder, Refusal, Route
 from router.refused import RefusedError
-from router.request import Bytes, read_json, read_multipart, rewritten
+from router.request import Asked, Bytes, read_json, read_multipart, rewritten
 
 
 @dataclass(slots=True)
@@ -24,12 +26,58 @@ class Plan:
     streams: bool
     """The client asked for an event stream."""
     name: str
-    """The model's name in the answer: the one asked for."""
+    """The model's name in the answer: the one asked for; of a virtual name, the model that answers."""
+    others: Others | None = None
+    """Who is asked instead, of a virtual name; None: nobody."""
 
     def echo(self) -> ModelEcho | None:
         """A filter that puts `name` into the answer; None if the engine says so by itself."""
         served = self.route.wire.served_name
         return None if self.name == served else ModelEcho(served, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request once its body has been read."""
+
+    body: Bytes
+    head: RequestHead
+    endpoint: Endpoint
+    asked: Asked
+
+
+_BUSY: Final = frozenset({"queue_full", "wait_timeout", "buffer_full"})
+_BUSY_STATUSES: Final = frozenset({429, 503})
+_FAILED_STATUSES: Final = frozenset({500, 502, 504, 507})
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Models that may answer instead of the one that is asked first, as long as no byte was answered."""
+
+    request: _Request
+    routes: tuple[Route, ...]
+    """Best first; not empty."""
+    on: frozenset[str]
+    """`failure`, `overload`, or both."""
+
+    def statuses(self) -> frozenset[int]:
+        """Answers of an engine that are not passed on, since the next one is asked."""
+        busy = _BUSY_STATUSES if "overload" in self.on else frozenset()
+        return busy | (_FAILED_STATUSES if "failure" in self.on else frozenset())
+
+    def after(self, refusal: Refusal) -> Plan | None:
+        """What is done when *refusal* would be the answer; None: it is the answer."""
+        if refusal.code == "shutting_down" or refusal.status not in _BUSY_STATUSES | _FAILED_STATUSES:
+            return None
+        engine_is_full = refusal.code == "engine_error" and refusal.status in _BUSY_STATUSES
+        why = "overload" if engine_is_full or refusal.code in _BUSY else "failure"
+        if why not in self.on:
+            return None
+        route, *rest = self.routes
+        planned = _fitted(route, self.request, route.model)
+        planned.others = Others(self.request, tuple(rest), self.on) if rest else None
+        return planned
 
 
 def plan(
@@ -38,31 +86,42 @@ def plan(
     """Read *body*, find its route, and make it fit its engine.
 
     Raises `RefusedError` for what the body has wrong and for a model that *holder* may not use, and whatever
-    *directory* raises.
+    *directory* and a route's check raise.
     """
     content_type = head.headers.get(b"content-type", b"") if endpoint.multipart else b""
     if content_type[:19].lower() == b"multipart/form-data":
         asked = read_multipart(body, content_type)
     else:
         asked = read_json(body)
-    name = asked.model
-    route = directory.route(name, endpoint, holder)
+    request = _Request(body, head, endpoint, asked)
+    generates = Capability.GENERATE in endpoint.needs
+    found = directory.route(asked.model, endpoint, holder)
+    if not isinstance(found, Route):
+        chosen = found(found.read(body) if generates else NO_NEEDS, endpoint, holder)
+        route, *rest = chosen.routes
+        planned = _fitted(route, request, route.model)
+        planned.others = Others(request, tuple(rest), chosen.on) if rest and chosen.on else None
+        return planned
     if holder is not None:
-        objection = holder.objects_to(route.model)
+        objection = holder.objects_to(found.model)
         if objection is not None:
             raise RefusedError(objection)
-    if route.check is not None and Capability.GENERATE in endpoint.needs:
-        needs = route.check.read(body)
+    if found.check is not None and generates:
+        needs = found.check.read(body)
         if needs is not NO_NEEDS:
-            route.check(needs, endpoint, holder)
-    wire = route.wire
-    pieces = [body]
-    told = None if name == wire.served_name or name in wire.accepted_names else wire.served_name
-    if told is not None or wire.strip_fields:
-        pieces = rewritten(body, asked, model=told, strip=wire.strip_fields)
+            found.check(needs, endpoint, holder)
+    return _fitted(found, request, asked.model or found.model)
+
+
+def _fitted(route: Route, request: _Request, name: str) -> Plan:
+    """The plan that sends *request* to *route*; the answer's model is called *name*."""
+    wire, asked, endpoint = route.wire, request.asked, request.endpoint
+    pieces = [request.body]
+    told = None if asked.model == wire.served_name or asked.model in wire.accepted_names else wire.served_name
+    edits = NO_EDITS if route.edits is None or not endpoint.needs else route.edits
+    if told is not None or wire.strip_fields or edits is not NO_EDITS:
+        pieces = rewritten(request.body, asked, model=told, strip=wire.strip_fields, edits=edits)
     path = endpoint.path
     if path in wire.unversioned:
         path = path.removeprefix("/v1")
-    return Plan(
-        route, path.encode() + head.query, pieces, asked.stream and endpoint.streams, name or route.model
-    )
+    return Plan(route, path.encode() + request.head.query, pieces, asked.stream and endpoint.streams, name)

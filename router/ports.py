@@ -13,6 +13,7 @@ from typing import Protocol
 
 from registry.capability import Endpoint, Needs
 from registry.engine import Wire
+from router.edits import Edits
 
 Bytes = bytes | memoryview
 """A body: `bytes` when it came in one small piece, a view from the start of a `bytearray` when it is
@@ -30,6 +31,8 @@ class Route:
     wire: Wire
     check: RequestCheck | None = None
     """Refuses what the model certainly cannot do; None where nothing is certain."""
+    edits: Edits | None = None
+    """The operator's changes to a JSON request."""
 
 
 class RequestCheck(Protocol):
@@ -45,11 +48,34 @@ class RequestCheck(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who answers a virtual name this time."""
+
+    routes: tuple[Route, ...]
+    """At least one; the further ones are asked in turn when the first cannot answer."""
+    on: frozenset[str]
+    """When: `failure`, `overload`."""
+
+
+class Choice(Protocol):
+    """A virtual name: which model answers is chosen for each request."""
+
+    @property
+    def read(self) -> Callable[[Bytes], Needs]:
+        """What a JSON body asks for."""
+        ...
+
+    def __call__(self, needs: Needs, endpoint: Endpoint, holder: Holder | None) -> Chosen:
+        """Those that can serve it and that *holder* may use. Raises a `registry.errors.RegistryError`."""
+        ...
+
+
 class Directory(Protocol):
     """Names to routes. Pure lookups, under 2 us for an exact id."""
 
-    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route:
-        """The route for *name* (None: the default model) when *holder* asks.
+    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route | Choice:
+        """The route for *name* (None: the default model) when *holder* asks, or the choice it stands for.
 
         Raises a `registry.errors.RegistryError` when there is none or it cannot serve *endpoint*; the front
         only hands it to `Refusals`.

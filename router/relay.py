@@ -43,6 +43,8 @@ class End(Enum):
     """It was cut where nothing can be said: the connection must be closed hard."""
     REFUSED = "refused"
     """Nothing was sent to the client: `Relay.refusal` is to be answered."""
+    YIELDED = "yielded"
+    """The engine has answered one of `yields`: another model is asked, or `Relay.refusal` answered."""
 
 
 # How the body passes. Plain ints: this is compared once per read of every stream.
@@ -59,7 +61,7 @@ class Relay:
     __slots__ = (
         "_body", "_heads", "_left", "_length", "_mode", "_scanner", "_tail", "_unverified", "_why",
         "bodyless", "close", "committed", "echo", "end", "events", "expects_done", "face", "framing", "head",
-        "minor", "model", "refusal", "request_id", "reusable", "started", "status",
+        "minor", "model", "refusal", "request_id", "reusable", "started", "status", "yields",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +80,8 @@ class Relay:
         self.expects_done = face is not None
         """Event streams end with a mark of their own, or were cut."""
         self.echo: ModelEcho | None = None
+        self.yields: frozenset[int] = frozenset()
+        """Statuses that are not passed on."""
         self.committed = False
         """The client has been sent a head: by `waiting` before there was an engine, or from here."""
         self.framing = b""
@@ -181,6 +185,9 @@ class Relay:
     def _begin(self, head: AnswerHead, data: bytes) -> bytes:
         """Choose how *head*'s body passes, and feed it the first of it."""
         self.head = head
+        if head.status in self.yields:
+            self.end, self.refusal = End.YIELDED, refusal_of(head.status, b"")
+            return b""
         self.reusable = head.keep_alive
         if not self.committed:
             self.status = head.status

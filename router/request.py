@@ -14,6 +14,7 @@ from typing import cast
 
 import msgspec
 
+from router.edits import NO_EDITS, Edits
 from router.ports import Bytes as Bytes
 from router.ports import Refusal
 from router.refused import RefusedError, bad_request
@@ -207,53 +208,63 @@ def _trimmed(body: Bytes, start: int, end: int) -> int:
     return end
 
 
-def rewritten(body: Bytes, asked: Asked, *, model: str | None, strip: tuple[str, ...]) -> list[Bytes]:
-    """*body* as pieces, with `model` set to *model* (None: as it is) and the members named in *strip* left
-    out."""
+def rewritten(
+    body: Bytes, asked: Asked, *, model: str | None, strip: tuple[str, ...] = (), edits: Edits = NO_EDITS
+) -> list[Bytes]:
+    """*body* as pieces, with `model` set to *model* (None: as it is) and, if it is JSON, the members named in
+    *strip* left out and *edits* made."""
     if asked.boundary:
         return [body] if model is None else _multipart_spliced(body, asked, model)
-    if strip and asked.entries is None and not _may_have(body, strip):
-        strip = ()
-    if model is None and not strip:
+    gone = edits.strip.union(strip)
+    if gone and asked.entries is None and not _may_have(body, gone):
+        gone = frozenset()
+    if model is None and not gone and not edits.put and not edits.default:
         return [body]
     entries = asked.entries if asked.entries is not None else find_entries(body)
-    edits: list[tuple[int, int, bytes]] = []
-    kept = [entry for entry in entries if entry.key not in strip]
+    changes: list[tuple[int, int, bytes]] = []
+    kept = [entry for entry in entries if entry.key not in gone]
     if len(kept) < len(entries):
-        edits += _removals(entries, strip)
+        changes += _removals(entries, gone)
+    new = list(edits.put)
+    if edits.default:
+        given = {entry.key for entry in kept}
+        new += [member for key, member in edits.default if key not in given]
     if model is not None:
         value = json.dumps(model).encode()
         old = next((entry for entry in entries if entry.key == "model"), None)
         if old is not None:
-            edits.append((old.value_start, old.value_end, value))
+            changes.append((old.value_start, old.value_end, value))
         else:
-            opened = _OPEN.match(body)
-            assert opened is not None  # read_json has seen an object
-            at = (
-                body.index(b"{") + 1
-                if isinstance(body, bytes)
-                else bytes(body[: opened.end()]).index(b"{") + 1
-            )
-            edits.append((at, at, b'"model":' + value + (b"," if kept else b"")))
+            new.insert(0, b'"model":' + value)
+    if new:
+        at = _after_brace(body)
+        changes.append((at, at, b",".join(new) + (b"," if kept else b"")))
     pieces: list[Bytes] = []
     pos = 0
-    for start, end, new in sorted(edits):
+    for start, end, text in sorted(changes):
         pieces.append(body[pos:start])
-        if new:
-            pieces.append(new)
+        if text:
+            pieces.append(text)
         pos = end
     pieces.append(body[pos:])
     return [piece for piece in pieces if len(piece)]
 
 
-def _may_have(body: Bytes, names: tuple[str, ...]) -> bool:
+def _after_brace(body: Bytes) -> int:
+    """Offset behind the brace that opens the object."""
+    opened = _OPEN.match(body)
+    assert opened is not None  # read_json has seen an object
+    return bytes(body[: opened.end()]).index(b"{") + 1
+
+
+def _may_have(body: Bytes, names: frozenset[str]) -> bool:
     """Whether one of *names* could be a key: a cheap no for small bodies, a yes when unsure."""
     if not isinstance(body, bytes):
         return True
     return b"\\u00" in body or any(b'"%b"' % name.encode() in body for name in names)
 
 
-def _removals(entries: tuple[Entry, ...], strip: tuple[str, ...]) -> list[tuple[int, int, bytes]]:
+def _removals(entries: tuple[Entry, ...], strip: frozenset[str]) -> list[tuple[int, int, bytes]]:
     """Edits that take members out with the comma that belongs to them."""
     edits = []
     last_kept_end: int | None = None

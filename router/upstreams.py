@@ -6,9 +6,18 @@ from typing import Any
 
 from registry.engine import ModelId
 from registry.model import Model
+from registry.virtual import Standing, Warmth
 from router.endpoints import Endpoints
 from router.ports import Lease, Route
 from supervisor.fleet import Supervisor
+from supervisor.lifecycle import State
+
+_WARMTH = {
+    State.READY: Warmth.READY,
+    State.STARTING: Warmth.BUSY,
+    State.BACKOFF: Warmth.UNWELL,
+    State.FAILED: Warmth.UNWELL,
+}
 
 
 class FleetUpstreams:
@@ -24,6 +33,19 @@ class FleetUpstreams:
         if model.endpoint is not None:
             return self._endpoints.lease(model)
         return self._supervisor.lease_now(model.id)
+
+    def standing(self, model: Model) -> Standing:
+        """How soon *model* can answer. Takes no picture of the fleet: it is asked for many models at once."""
+        if model.endpoint is not None:
+            return Standing(Warmth.READY if self._endpoints.is_up(model) else Warmth.UNWELL)
+        instance = self._supervisor.instances.get(model.id)
+        if instance is None:
+            return Standing(Warmth.UNWELL)
+        warmth = _WARMTH.get(instance.state, Warmth.COLD)
+        limit, queued = model.concurrency, self._supervisor.pool.queue_length(model.id)
+        if warmth is Warmth.READY and (queued or (limit is not None and instance.leases >= limit)):
+            warmth = Warmth.BUSY
+        return Standing(warmth, instance.leases, self._supervisor.forecast.load_seconds(model))
 
     async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> Lease:
         """See `router.ports.Upstreams`."""

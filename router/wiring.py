@@ -177,7 +177,8 @@ class Daemon:
             instance_id=self._instance_id,
             changed=self._endpoints_changed,
         )
-        self.directory = CatalogDirectory(self._found)
+        self.upstreams = FleetUpstreams(self.supervisor, self.endpoints)
+        self.directory = CatalogDirectory(self._found, self.upstreams.standing)
         await self.supervisor.begin()
         await self._open(listeners)
         self.endpoints.start()
@@ -244,7 +245,7 @@ class Daemon:
         self.front = Front(
             FrontPorts(
                 directory=self.directory,
-                upstreams=FleetUpstreams(self.supervisor, self.endpoints),
+                upstreams=self.upstreams,
                 refusals=refusal_for,
                 recorder=self._recorder(),
                 control=self.door,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from config.schema import SeedConfig
+from config.schema import SeedConfig, VirtualConfig
 from registry.engine import ModelId
 from registry.model import Model
 from router.auth import Auth
@@ -23,6 +23,11 @@ class CatalogView(Protocol):
     @property
     def models(self) -> Mapping[ModelId, Model]:
         """Every model that can be asked for, by id."""
+        ...
+
+    @property
+    def virtual(self) -> Mapping[str, VirtualConfig]:
+        """Names that are served by one of several of them."""
         ...
 
 

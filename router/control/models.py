@@ -6,6 +6,7 @@ from typing import Any, NotRequired, TypedDict
 
 from aiohttp import web
 
+from registry.catalog import virtual_entry
 from registry.describe import dossier
 from router.control.answers import json_answer
 from router.control.deps import ControlDeps
@@ -26,7 +27,7 @@ class ModelEntry(TypedDict):
     context_length: int | None
     engine: str
     state: str
-    """A state of the lifecycle, or `unusable`, or `endpoint`."""
+    """A state of the lifecycle, or `unusable`, `endpoint`, `virtual`."""
     size_bytes: int | None
     parameters: int | None
     active_parameters: int | None
@@ -35,6 +36,8 @@ class ModelEntry(TypedDict):
     family: str | None
     architecture: str | None
     aliases: list[str]
+    variants: list[str]
+    """Sets of parameters, asked for as `id:variant`."""
     source: str
     source_kind: str
     sources: dict[str, Any]
@@ -75,11 +78,20 @@ class Models:
             for model in deps.catalog().models.values()
             if holder is None or holder.may_use(model.id)
         ]
+        data += [
+            virtual_entry(name, config)
+            for name, config in deps.catalog().virtual.items()
+            if holder is None or any(holder.may_use(one) for one in (name, *config.models))
+        ]
         return json_answer({"object": "list", "data": data})
 
     async def one(self, request: web.Request) -> web.Response:
         """One entry of the list, with every fact, who says it and who says otherwise."""
-        model, holder = self._deps.resolve(request.match_info["id"]), caller_of(request).holder
+        name, holder = request.match_info["id"], caller_of(request).holder
+        virtual = self._deps.catalog().virtual.get(name)
+        if virtual is not None:
+            return json_answer(virtual_entry(name, virtual))
+        model = self._deps.resolve(name)
         objection = None if holder is None else holder.objects_to(model.id)
         if objection is not None:
             raise RefusedError(objection)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from config.schema import VirtualConfig
 from registry.errors import EngineMissingError
 from router.control.app import STATIC, build_app
 from router.control.openapi import document
@@ -181,6 +182,15 @@ def test_models_are_listed_loaded_or_not(world: ControlWorld, prefix: str) -> No
 @pytest.mark.parametrize("prefix", ["/v1", ""])
 def test_an_id_in_a_path_may_be_encoded_or_not(world: ControlWorld, prefix: str, spelling: str) -> None:
     assert get(world, f"{prefix}/models/{spelling}").json()["id"] == "org/qwen:8b@q4"
+
+
+def test_a_virtual_name_is_listed_and_shown_in_the_shape_of_a_model(world: ControlWorld) -> None:
+    world.virtual["smart"] = VirtualConfig(models=("org/qwen:8b@q4", "auto"))
+    listed = get(world, "/v1/models").json()["data"]
+    entry = next(one for one in listed if one["id"] == "smart")
+    assert entry == get(world, "/v1/models/smart").json()
+    assert (entry["engine"], entry["state"]) == ("virtual", "virtual")
+    assert entry["source"] == "org/qwen:8b@q4, auto"
 
 
 def test_an_unknown_model_is_404_with_its_param(world: ControlWorld) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry.engine import ModelId
 from registry.errors import AmbiguousModelError, ModelNotFoundError, RegistryError
-from registry.resolve import build_index, contains, resolve_name
+from registry.resolve import Named, build_index, contains, resolve_name
 
 IDS = [
     ModelId(name)
@@ -25,11 +25,14 @@ IDS = [
         "Qwen/Qwen2.5-0.5B",
     )
 ]
-INDEX = build_index(IDS, {"gpt-4o-mini": ModelId("Qwen/Qwen3-8B"), "bge-m3": ModelId("acme/tiny")})
+VARIANTS = {ModelId("Qwen/Qwen3-8B"): frozenset({"thinking", "precise"})}
+INDEX = build_index(IDS, {"gpt-4o-mini": ModelId("Qwen/Qwen3-8B"), "bge-m3": ModelId("acme/tiny")}, VARIANTS)
 
 
 def resolve(name: str, *, fuzzy: bool = True) -> str:
-    return resolve_name(name, INDEX, fuzzy=fuzzy)
+    found = resolve_name(name, INDEX, fuzzy=fuzzy)
+    assert not found.variant
+    return found.model
 
 
 @pytest.mark.parametrize(
@@ -108,10 +111,44 @@ def test_what_is_near_nothing_is_told_where_to_look(name: str) -> None:
     assert len(str(refused.value)) < 200
 
 
-@pytest.mark.parametrize("name", ["auto", "auto:vision"])
-def test_auto_is_reserved(name: str) -> None:
-    with pytest.raises(ModelNotFoundError, match="reserved"):
-        resolve(name)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("Qwen/Qwen3-8B:thinking", "thinking"),
+        ("gpt-4o-mini:precise", "precise"),  # of an alias
+        ("Qwen3-8B:thinking", "thinking"),  # of the part after the last slash
+        ("qwen/qwen3-8b:thinking", "thinking"),  # of a name in another case
+    ],
+)
+def test_a_variant_is_asked_for_behind_any_name_of_its_base(name: str, variant: str) -> None:
+    assert resolve_name(name, INDEX, fuzzy=True) == Named(ModelId("Qwen/Qwen3-8B"), variant)
+
+
+def test_the_base_of_a_variant_is_guessed_only_where_guessing_is_on() -> None:
+    with pytest.raises(ModelNotFoundError):
+        resolve_name("qwen3-8b:thinking", INDEX, fuzzy=False)
+    with pytest.raises(AmbiguousModelError):
+        resolve_name("qwen3", INDEX, fuzzy=True)
+
+
+def test_a_wrong_variant_is_told_the_right_ones() -> None:
+    with pytest.raises(ModelNotFoundError, match="no variant 'fast'; it has precise, thinking"):
+        resolve("gpt-4o-mini:fast")
+
+
+def test_a_quantised_copy_is_found_by_the_name_of_the_original() -> None:
+    index = build_index([ModelId("mlx-community/gemma-3-4b-it-4bit"), ModelId("Qwen/Qwen3-8B")], {})
+    assert resolve_name("gemma-3-4b-it", index, fuzzy=True).model == "mlx-community/gemma-3-4b-it-4bit"
+    both = build_index([ModelId("mlx-community/gemma-3-4b-it-4bit"), ModelId("google/gemma-3-4b-it")], {})
+    assert resolve_name("gemma-3-4b-it", both, fuzzy=True).model == "google/gemma-3-4b-it"
+
+
+def test_only_what_may_be_used_is_guessed_among() -> None:
+    found = resolve_name("tiny", INDEX, fuzzy=True, allowed=lambda name: name != "other/tiny")
+    assert found.model == "acme/tiny"
+    with pytest.raises(ModelNotFoundError) as refused:
+        resolve_name("tiny", INDEX, fuzzy=True, allowed=lambda name: False)
+    assert refused.value.candidates == ()
 
 
 def test_a_variant_that_is_not_there_names_its_base() -> None:

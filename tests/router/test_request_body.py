@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.edits import make_edits
 from router.refused import RefusedError
 from router.request import find_entries, read_json, read_multipart, rewritten
 
@@ -80,6 +81,46 @@ def test_stripping_takes_out_exactly_the_named_members(
     body = body_of(whole, layout, view=view)
     got = b"".join(rewritten(body, read_json(body), model=None, strip=("adapters", "draft_model")))
     assert json.loads(got) == {k: v for k, v in whole.items() if k not in ("adapters", "draft_model")}
+
+
+KEYS = st.sampled_from(["temperature", "top_p", "seed", "é", 'a"b', "model", "x"])
+VALUES = st.dictionaries(
+    KEYS, st.none() | st.integers() | st.text(max_size=5) | st.just({"a": [1]}), max_size=3
+)
+
+
+@QUICK
+@given(MEMBERS, VALUES, VALUES, st.sets(KEYS, max_size=2), LAYOUTS, st.booleans())
+def test_edits_strip_then_fill_in_then_set(
+    members: dict[str, Any],
+    put: dict[str, Any],
+    default: dict[str, Any],
+    strip: set[str],
+    layout: dict[str, Any],
+    view: bool,
+) -> None:
+    put, default = ({k: v for k, v in made.items() if k != "model"} for made in (put, default))
+    strip = strip - {"model"}
+    whole = {"model": "m", "temperature": 0.7, **members}
+    body = body_of(whole, layout, view=view)
+    edits = make_edits(strip, put, default)
+    got = b"".join(rewritten(body, read_json(body), model="other", edits=edits))
+    kept = {key: value for key, value in whole.items() if key not in strip}
+    expected = {**default, **kept, **put, "model": "other"}
+    assert json.loads(got) == expected
+    assert [key for key, _ in json.loads(got, object_pairs_hook=list)].count("temperature") <= 1
+
+
+def test_what_passes_an_edit_is_not_serialised_again() -> None:
+    body = b'{ "model" : "m",\n  "messages": [ {"content":"a\\u00e9"} ], "temperature": 1.00 }'
+    edits = make_edits(("top_k",), {"temperature": 0}, {"seed": 7, "top_p": 0.9})
+    got = b"".join(rewritten(body, read_json(body), model=None, edits=edits))
+    assert got == (
+        b'{"temperature":0,"seed":7,"top_p":0.9, "model" : "m",\n  "messages": [ {"content":"a\\u00e9"} ] }'
+    )
+    assert b"".join(rewritten(b"{}", read_json(b"{}"), model=None, edits=edits)) == (
+        b'{"temperature":0,"seed":7,"top_p":0.9}'
+    )
 
 
 @QUICK

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from config.schema import VirtualConfig
 from config.vocabulary import EngineName
 from registry.engine import HOST, Footprint, LaunchSpec, ModelId
 from registry.errors import ModelNotFoundError
@@ -100,6 +101,7 @@ class ControlWorld:
 
     clock: FakeClock = field(default_factory=FakeClock)
     models: dict[ModelId, Model] = field(default_factory=dict)
+    virtual: dict[str, VirtualConfig] = field(default_factory=dict)
     listen: tuple[str, ...] = ("127.0.0.1:8080",)
     host_names: frozenset[str] = frozenset()
     most_lines: int = MOST_LINES

@@ -12,7 +12,7 @@ from typing import Any
 from registry.capability import Endpoint
 from registry.engine import Wire
 from router.front import Front
-from router.ports import FrontLimits, Holder, Lease, Outcome, Refusal, RequestRecord, Route
+from router.ports import Choice, FrontLimits, Holder, Lease, Outcome, Refusal, RequestRecord, Route
 from router.shared import FrontPorts
 from tests.support.scripted_upstream import ScriptedUpstream
 
@@ -57,10 +57,10 @@ class FakeLease:
 class FakeDirectory:
     """Models by exact name; None is the default model."""
 
-    routes: dict[str | None, Route] = field(default_factory=dict)
+    routes: dict[str | None, Route | Choice] = field(default_factory=dict)
     asked: list[tuple[str | None, str]] = field(default_factory=list)
 
-    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route:
+    def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route | Choice:
         self.asked.append((name, endpoint.path))
         if name not in self.routes:
             raise UnknownError(f"no model {name!r}")
@@ -81,11 +81,15 @@ class FakeUpstreams:
     generation: int = 1
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when somebody waits."""
+    broken: dict[str, Exception] = field(default_factory=dict)
+    """Models that cannot be had, and what is raised instead."""
 
     def lease_now(self, route: Route) -> Lease | None:
-        return self._new() if self.ready else None
+        return self._new() if self.ready and route.model not in self.broken else None
 
     async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> Lease:
+        if route.model in self.broken:
+            raise self.broken[route.model]
         if self.ready:
             return self._new()
         waiter = asyncio.get_running_loop().create_future()
