@@ -129,6 +129,14 @@ class ModelConfig(Section):
     check_requests: bool = True
     """Refuse at once what the model certainly cannot do: images, audio or video it cannot read, tools, a
     longer answer than its context; false leaves all that to the engine."""
+    tool_parser: Word | None = None
+    """The engine's parser for tool calls (vLLM, vllm-mlx): its name there, or none. Unset: by the chat
+    template, else by the name, if the installed engine has it."""
+    reasoning_parser: Word | None = None
+    """The engine's parser for what the model thinks; as `tool_parser`."""
+    tool_filter: Literal["auto", "off", "tags", "tool_code"] = "auto"
+    """Turns tool calls that the engine leaves in the text into `tool_calls`: `tags` for Qwen's and Hermes'
+    `<tool_call>`, `tool_code` for Gemma 3's fenced blocks. auto: where the engine is known not to do it."""
     memory: Memory | None = None
     """Bytes an instance needs; overrides the estimate. A size is RAM for a `cmd`, and for the other engines
     what they take on the devices they run on; with a `cmd` it may be given by device:

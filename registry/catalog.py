@@ -30,6 +30,7 @@ from registry.gate import Allowed, incapable, serves
 from registry.installed import find_installations
 from registry.model import EndpointTarget, Facts, Model, SourceKind
 from registry.names import FamilyTable, parse_name
+from registry.parsers import choose_parsers
 from registry.probe import ServedModel
 from registry.resolve import MAX_CANDIDATES, Named, NameIndex, build_index, exact_name, resolve_name
 from registry.virtual import Virtual, is_auto
@@ -268,6 +269,11 @@ class _Builder:
         if problem is not None or choice.installation is None:
             return replace(chosen, problem=problem)
         effective = replace(chosen, options=self._with_engine_defaults(said, choice.engine))
+        calls = choose_parsers(effective, choice.installation).filter
+        if calls is not None:
+            # vLLM refuses requests with tools when it was started without a parser.
+            wire = replace(chosen.wire, calls=calls, hides_tools=choice.engine is EngineName.VLLM)
+            chosen = replace(chosen, wire=wire)
         spec = engine.launch_spec(effective, choice.installation, self._machine)
         return replace(chosen, spec=self._timed(spec, said))
 

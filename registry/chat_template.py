@@ -35,6 +35,9 @@ _FORMATS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 )
 """Writing of a tool call to the marks that all have to be in a template that asks for it."""
 
+FORMATS: Final = frozenset(name for name, _ in _FORMATS)
+"""Every writing that is known."""
+
 
 def tool_format(template: str) -> str | None:
     """How the model writes a tool call; None without tools, and where the writing is not known."""

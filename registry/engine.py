@@ -146,6 +146,10 @@ class Wire:
     """Names the engine takes unchanged (its own name among them)."""
     strip_fields: tuple[str, ...] = ()
     """Top-level request fields that must not reach it (mlx_lm.server: adapters, draft_model)."""
+    calls: Literal["tags", "tool_code"] | None = None
+    """The format of tool calls in its text that its server does not find; None: nothing to look for."""
+    hides_tools: bool = False
+    """With `calls`: its server refuses requests with tools, so they are taken out."""
     sends_done: bool = True
     """Its event streams end with `data: [DONE]`; one that does not was cut."""
     unversioned: frozenset[str] = frozenset()
@@ -158,12 +162,21 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
+class ParserOffer:
+    """Names of the parsers that an installed engine has."""
+
+    tools: frozenset[str] = frozenset()
+    reasoning: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Installation:
     """Where an engine is installed: `executable` is its server's entry point."""
 
     engine: EngineName
     folder: str
     version: str | None = None
+    parsers: ParserOffer = ParserOffer()
 
     def script(self, name: str) -> str:
         """Absolute path of a console script of that environment."""

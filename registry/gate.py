@@ -42,6 +42,8 @@ def lacking(model: Model) -> frozenset[Capability]:
     if known.value is None or Capability.GENERATE not in known.value:
         return frozenset()
     absent = ASKED_BY_CONTENT - known.value
+    if model.wire.calls is not None:
+        absent -= {Capability.TOOL_USE}  # it writes calls into its text, where the front finds them
     files = model.checkpoint
     if known.rank in (Rank.OPERATOR, Rank.ENGINE) or files is None or not files.yes:
         return absent

@@ -11,6 +11,7 @@ from config.places import engine_folder
 from config.schema import EngineConfig
 from config.vocabulary import EngineName
 from registry.engine import Installation
+from registry.offered import offered_parsers
 
 EXECUTABLES: Mapping[EngineName, str] = {
     EngineName.VLLM: "vllm",
@@ -50,7 +51,8 @@ def look_into(engine: EngineName, folder: Path) -> Installation | None:
     """The installation of *engine* in the virtual environment *folder*; None when it is not there."""
     if not os.access(folder / "bin" / EXECUTABLES[engine], os.X_OK):
         return None
-    return Installation(engine, str(folder), _version(engine, folder))
+    version = _version(engine, folder)
+    return Installation(engine, str(folder), version, offered_parsers(engine, str(folder), version))
 
 
 def _version(engine: EngineName, folder: Path) -> str | None:

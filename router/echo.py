@@ -9,6 +9,29 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
+from typing import Protocol
+
+
+class AnswerFilter(Protocol):
+    """Changes an answer on its way to the client."""
+
+    @property
+    def whole(self) -> bool:
+        """A JSON document must be read whole before any of it can be sent."""
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """What *data* of an event stream becomes, as far as that is certain."""
+        ...
+
+    def flush(self) -> bytes:
+        """What was kept, at the end."""
+        ...
+
+    def replace_once(self, document: bytes) -> bytes | None:
+        """What a JSON document (its beginning, if not `whole`) becomes; None where nothing changes."""
+        ...
+
 
 _BOUNDARY = re.compile(rb"\r?\n\r?\n")
 
@@ -25,6 +48,7 @@ class ModelEcho:
     """Replaces the first `"model": "<served>"` of each event (or of the one JSON document) by the name asked
     for."""
 
+    whole = False
     __slots__ = ("_held", "_longest", "_needle", "_needles", "_replacement", "_seen")
 
     def __init__(self, served: str, asked: str) -> None:

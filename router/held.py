@@ -15,6 +15,9 @@ DOCUMENT_LIMIT = 1024 * 1024
 """Bytes of a JSON answer without a length that are read before anything is sent: only so can one that was cut
 be told from a whole one."""
 
+WHOLE_LIMIT = 4 * 1024 * 1024
+"""Bytes of a JSON answer in which tool calls are looked for: a million tokens. A longer one just passes."""
+
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -25,6 +28,8 @@ class Held(Enum):
     """An engine's error, to be put into the protocol's envelope."""
     DOCUMENT = "document"
     """A JSON document that ends with the connection."""
+    WHOLE = "whole"
+    """A JSON document that is changed as a whole."""
     NAME = "name"
     """The beginning of a JSON document with a length, which the model's name in it will change."""
     EVENT = "event"
@@ -36,17 +41,20 @@ class Held(Enum):
 LIMITS = {
     Held.ERROR: ERROR_LIMIT,
     Held.DOCUMENT: DOCUMENT_LIMIT,
+    Held.WHOLE: WHOLE_LIMIT,
     Held.NAME: ERROR_LIMIT,
     Held.EVENT: ERROR_LIMIT,
     Held.WRAP: DOCUMENT_LIMIT,
 }
 
 
-def why_held(head: AnswerHead, *, committed: bool, counted: bool, renamed: bool) -> Held | None:
+def why_held(
+    head: AnswerHead, *, committed: bool, counted: bool, renamed: bool, whole: bool = False
+) -> Held | None:
     """Whether an engine's answer with *head* must be held.
 
     *committed*: a 200 was sent already; *counted*: it has a Content-Length; *renamed*: its model's name
-    changes.
+    changes; *whole*: all of it may change.
     """
     if committed:
         if head.status != 200:
@@ -56,6 +64,8 @@ def why_held(head: AnswerHead, *, committed: bool, counted: bool, renamed: bool)
         return Held.ERROR
     if not head.is_json:
         return None
+    if whole:
+        return Held.WHOLE
     if counted:
         return Held.NAME if renamed else None
     return None if head.chunked else Held.DOCUMENT

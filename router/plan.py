@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from registry.capability import NO_NEEDS, Capability, Endpoint
-from router.echo import ModelEcho
+from router.call_text import Shapes
+from router.echo import AnswerFilter, ModelEcho
 from router.edits import NO_EDITS
 from router.heads import RequestHead
 from router.ports import Directory, Holder, Refusal, Route
 from router.refused import RefusedError
 from router.request import Asked, Bytes, read_json, read_multipart, rewritten
+from router.tool_calls import ToolCallFilter, tools_of
 
 
 @dataclass(slots=True)
@@ -30,10 +32,16 @@ class Plan:
     others: Others | None = None
     """Who is asked instead, of a virtual name; None: nobody."""
 
-    def echo(self) -> ModelEcho | None:
-        """A filter that puts `name` into the answer; None if the engine says so by itself."""
-        served = self.route.wire.served_name
-        return None if self.name == served else ModelEcho(served, self.name)
+    tools: Shapes | None = None
+    """The request's tools, where calls of them must be looked for in the answer's text."""
+
+    def echo(self) -> AnswerFilter | None:
+        """A filter that puts `name` and tool calls into the answer; None if the engine does it itself."""
+        wire = self.route.wire
+        echo = None if self.name == wire.served_name else ModelEcho(wire.served_name, self.name)
+        if self.tools is None or wire.calls is None:
+            return echo
+        return ToolCallFilter(wire.calls, self.tools, echo=echo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class _Request:
     asked: Asked
 
 
+_TOOL_FIELDS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 _BUSY: Final = frozenset({"queue_full", "wait_timeout", "buffer_full"})
 _BUSY_STATUSES: Final = frozenset({429, 503})
 _FAILED_STATUSES: Final = frozenset({500, 502, 504, 507})
@@ -119,9 +128,15 @@ def _fitted(route: Route, request: _Request, name: str) -> Plan:
     pieces = [request.body]
     told = None if asked.model == wire.served_name or asked.model in wire.accepted_names else wire.served_name
     edits = NO_EDITS if route.edits is None or not endpoint.needs else route.edits
-    if told is not None or wire.strip_fields or edits is not NO_EDITS:
-        pieces = rewritten(request.body, asked, model=told, strip=wire.strip_fields, edits=edits)
+    strip, tools = wire.strip_fields, None
+    if wire.calls is not None and endpoint.path == "/v1/chat/completions":
+        tools = tools_of(request.body)
+        if tools is not None and wire.hides_tools:
+            strip = (*strip, *_TOOL_FIELDS)
+    if told is not None or strip or edits is not NO_EDITS:
+        pieces = rewritten(request.body, asked, model=told, strip=strip, edits=edits)
     path = endpoint.path
     if path in wire.unversioned:
         path = path.removeprefix("/v1")
-    return Plan(route, path.encode() + request.head.query, pieces, asked.stream and endpoint.streams, name)
+    streams = asked.stream and endpoint.streams
+    return Plan(route, path.encode() + request.head.query, pieces, streams, name, tools=tools)

@@ -19,7 +19,7 @@ from typing import Final
 from router import refused
 from router.answer_head import AnswerHead, BadAnswerError, status_line
 from router.chunks import LAST_CHUNK, ChunkScanner, FramingError, chunk
-from router.echo import ModelEcho
+from router.echo import AnswerFilter
 from router.head_cache import HeadCache
 from router.heads import END
 from router.held import LIMITS, Held, as_events, in_envelope, is_document, why_held
@@ -79,7 +79,7 @@ class Relay:
         """HEAD: the answer's head is all there is."""
         self.expects_done = face is not None
         """Event streams end with a mark of their own, or were cut."""
-        self.echo: ModelEcho | None = None
+        self.echo: AnswerFilter | None = None
         self.yields: frozenset[int] = frozenset()
         """Statuses that are not passed on."""
         self.committed = False
@@ -202,7 +202,8 @@ class Relay:
             self._left = self._length or 0
         if self.face is not None:
             counted, renamed = self._length is not None, self.echo is not None
-            why = why_held(head, committed=self.committed, counted=counted, renamed=renamed)
+            whole = self.echo is not None and self.echo.whole
+            why = why_held(head, committed=self.committed, counted=counted, renamed=renamed, whole=whole)
             if why is not None:
                 self._mode, self._why = _HOLDING, why
                 return self._feed_payload(data) if data or self._length == 0 else b""
@@ -318,6 +319,8 @@ class Relay:
                 refused.bad_answer(self.model, "it is no event stream, though one was asked for")
             )
         self._body = b""
+        if why is Held.WHOLE:
+            self.echo = None
         self._unverified = why is Held.DOCUMENT
         self._mode = _DECODED
         framing = b"length" if self._length is not None else b"chunked" if self.minor else b"close"
@@ -369,7 +372,7 @@ class Relay:
             out = self.fail(refusal_of(head.status, body))
             self.reusable = reusable
             return out
-        if why in (Held.DOCUMENT, Held.WRAP) and not is_document(body):
+        if why in (Held.DOCUMENT, Held.WHOLE, Held.WRAP) and not is_document(body):
             return self.fail(refused.answer_cut(self.model))
         self._tail.note(body)
         self.end = End.COMPLETE

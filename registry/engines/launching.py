@@ -84,18 +84,6 @@ def lacks_option(model: Model, engine: EngineName) -> str | None:
     return None
 
 
-def tool_choice(model: Model, *parser: str) -> tuple[str, ...]:
-    """What switches tool calls on: *parser* where we know one, else what the operator named in `args`.
-
-    Both engines refuse the switch without a parser, and a parser does nothing without the switch.
-    """
-    if argument(options_of(model).args, "--tool-call-parser") is not None:
-        return ("--enable-auto-tool-choice",)
-    if parser and Capability.TOOL_USE in model.capabilities:
-        return ("--enable-auto-tool-choice", "--tool-call-parser", *parser)
-    return ()
-
-
 def first_words(model: Model) -> Answers:
     """A one-token request: the only proof that an engine that loads behind its back can answer."""
     body: dict[str, Any] = {"model": model.id, "max_tokens": 1, "temperature": 0}

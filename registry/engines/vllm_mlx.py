@@ -40,13 +40,13 @@ from registry.engines.launching import (
     lacks_option,
     no_checkpoint,
     options_of,
-    tool_choice,
     unusable_id,
 )
 from registry.engines.mlx_lm import MAX_TOKENS, READABLE_QUANTIZATIONS
 from registry.engines.torch_cpu import TORCH, TORCH_CPU
 from registry.footprint import MIB, VLLM_MLX, conversation_cache, on_demand, weights_bytes
 from registry.model import Model
+from registry.parsers import parser_args
 
 VERSION = "0.6.0"
 """The version that this adapter was written for and is tested with."""
@@ -107,6 +107,7 @@ class VllmMlx:
                 *("--port", "{port}"),
                 "--offline",
                 *placed.args,
+                *(parser_args(model, installation) if generates(model) else ()),
                 *given("--gpu-memory-utilization", options.gpu_memory_utilization),
                 *(("--trust-remote-code",) if options.trust_remote_code else ()),
                 *options.args,
@@ -148,8 +149,6 @@ def _chat(model: Model) -> _Role:
             "--continuous-batching",
             *("--max-tokens", str(min(context or MAX_TOKENS, MAX_TOKENS))),
             *("--cache-memory-mb", str(-(-cache // MIB))),
-            # `auto` finds the format of the calls in the answer itself.
-            *tool_choice(model, "auto"),
         ),
         (HttpOk("/health", json_key="model_loaded", json_value=True),),
         on_demand(model.facts.size_bytes.value or 0, kv, context=context, overhead=VLLM_MLX),

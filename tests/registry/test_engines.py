@@ -184,7 +184,6 @@ def test_vllm_mlx_is_ready_when_its_health_says_that_the_model_is_loaded() -> No
     made = spec(EngineName.VLLM_MLX, model(can={Capability.GENERATE, Capability.TOOL_USE}), MAC)
     assert made.argv[:3] == ("/e/bin/vllm-mlx", "serve", "/models/name")
     assert flag(made, "--served-model-name") == "org/name"
-    assert flag(made, "--tool-call-parser") == "auto"
     assert flag(made, "--api-key") is None
     assert made.readiness[1:] == (
         HttpOk("/health", json_key="model_loaded", json_value=True),

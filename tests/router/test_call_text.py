@@ -1,0 +1,170 @@
+"""Tool calls found in a model's text, however it is cut."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router.call_text import MOST_CALL, Call, CallFormat, CallText, Piece
+
+SHAPES = {
+    "get_weather": {"city": "string", "days": "integer", "metric": "boolean"},
+    "write_file": {"path": "string", "content": "string"},
+    "now": {},
+}
+
+
+def read(text: str, call_format: CallFormat, *, step: int = 0) -> list[Piece]:
+    """The pieces of *text*, fed *step* characters at a time (0: at once), neighbouring texts joined."""
+    found = CallText(call_format, SHAPES)
+    parts = [text] if not step else [text[at : at + step] for at in range(0, len(text), step)]
+    pieces = [piece for part in parts for piece in found.feed(part)] + found.flush()
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and isinstance(piece, str) and isinstance(joined[-1], str):
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return joined
+
+
+def call(name: str, **arguments: Any) -> tuple[str, Any]:
+    return name, arguments
+
+
+def plain(pieces: list[Piece]) -> list[Any]:
+    return [
+        piece if isinstance(piece, str) else (piece.name, json.loads(piece.arguments)) for piece in pieces
+    ]
+
+
+TAGS = {
+    'Look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich", "days": 2}}\n</tool_call>': [
+        "Look.",
+        call("get_weather", city="Zürich", days=2),
+    ],
+    '<tool_call>{"name": "now", "arguments": {}}</tool_call>\n<tool_call>{"name": "now"}</tool_call>\n': [
+        call("now"),
+        call("now"),
+    ],
+    # Several in one pair of tags, arguments as text, an end that never came.
+    '<tool_call>\n{"name":"now","arguments":"{}"}\n{"name":"now","parameters":{"a":null}}': [
+        call("now"),
+        call("now", a=None),
+    ],
+    "<tool_call>\n<function=get_weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
+    "<parameter=metric>\nTrue\n</parameter>\n</function>\n</tool_call>": [
+        call("get_weather", city="12", days=3, metric=True)
+    ],
+    "<tool_call>\n<function=write_file>\n<parameter=path>\n a\n\n<b>\n</parameter></function></tool_call>": [
+        call("write_file", path=" a\n\n<b>")
+    ],
+    "<tool_call>\n<function=unheard_of>\n<parameter=x>\n[1, 2]\n</parameter>\n<parameter=y>\nword\n"
+    "</parameter>\n</function>\n</tool_call>": [call("unheard_of", x=[1, 2], y="word")],
+    "a <tool_ b <tool_call> no call </tool_call> c": ["a <tool_ b <tool_call> no call </tool_call> c"],
+    '<tool_call>["list"]</tool_call>': ['<tool_call>["list"]</tool_call>'],
+    "1 < 2 and nothing else <": ["1 < 2 and nothing else <"],
+    "": [],
+}
+
+CODE = {
+    'Sure.\n\n```tool_code\nget_weather(city="Paris", days=2)\n```': [
+        "Sure.",
+        call("get_weather", city="Paris", days=2),
+    ],
+    "```tool_code\nprint(get_weather('Paris', 3, metric=True))\n```\n": [
+        call("get_weather", city="Paris", days=3, metric=True)
+    ],
+    "```tool_code\nnow()\nget_weather(city='a')\n```": [call("now"), call("get_weather", city="a")],
+    "```tool_code\n[now(), get_weather(city='a', metric=false)]\n```": [
+        call("now"),
+        call("get_weather", city="a", metric=False),
+    ],
+    "```tool_code\nx = write_file(path='a', content='b\\nc')": [call("write_file", path="a", content="b\nc")],
+    # Code that is no call of a tool is what the person asked for.
+    "```tool_code\nfor x in y: now()\n```": ["```tool_code\nfor x in y: now()\n```"],
+    "```tool_code\nimport os\n```": ["```tool_code\nimport os\n```"],
+    "```tool_code\nos.system('ls')\n```": ["```tool_code\nos.system('ls')\n```"],
+    "```tool_code\nget_weather(city=open('x'))\n```": ["```tool_code\nget_weather(city=open('x'))\n```"],
+    "```tool_code\nnow(1)\n```": ["```tool_code\nnow(1)\n```"],
+    "```python\nnow()\n```": ["```python\nnow()\n```"],
+    "```tool_code\n" + "(" * 200 + "\n```": ["```tool_code\n" + "(" * 200 + "\n```"],
+}
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 50])
+@pytest.mark.parametrize("text", TAGS)
+def test_tags(text: str, step: int) -> None:
+    assert plain(read(text, "tags", step=step)) == TAGS[text]
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 50])
+@pytest.mark.parametrize("text", CODE)
+def test_fenced_code(text: str, step: int) -> None:
+    assert plain(read(text, "tool_code", step=step)) == CODE[text]
+
+
+def test_text_before_a_call_flows_on_at_once() -> None:
+    found = CallText("tags", SHAPES)
+    assert found.feed("Let me look") == ["Let me look"]
+    assert found.feed(" that up. ") == [" that up."]
+    assert found.feed("<tool") == []
+    assert found.feed("s> no") == [" <tools> no"]
+    assert found.feed(' <tool_call>{"name":"now"}') == []
+    assert found.feed("</tool_call>") == [Call("now", "{}")]
+
+
+def test_a_call_is_bounded() -> None:
+    found = CallText("tags", SHAPES)
+    assert found.feed("<tool_call>") == []
+    pieces = found.feed("x" * (MOST_CALL + 1))
+    assert pieces == ["<tool_call>" + "x" * (MOST_CALL + 1)]
+    assert found.feed("y") == ["y"]
+
+
+def test_white_space_without_end_is_not_kept_without_end() -> None:
+    found = CallText("tags", SHAPES)
+    assert sum(len(str(piece)) for _ in range(30) for piece in found.feed(" " * 10_000)) > 2 * MOST_CALL
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "<tool_call>",
+                "</tool_call>",
+                '{"name":"now"}',
+                "```tool_code\n",
+                "now()",
+                "\n```",
+                "text ",
+                "<",
+                "`",
+                "\n",
+                " ",
+            ]
+        ),
+        max_size=12,
+    ).map("".join),
+    st.sampled_from(["tags", "tool_code"]),
+    st.integers(1, 9),
+)
+def test_how_the_text_is_cut_changes_nothing(text: str, call_format: CallFormat, step: int) -> None:
+    whole, cut = read(text, call_format), read(text, call_format, step=step)
+    assert [p for p in cut if isinstance(p, Call)] == [p for p in whole if isinstance(p, Call)]
+    assert "".join("".join(p.split()) for p in cut if isinstance(p, str)) == "".join(
+        "".join(p.split()) for p in whole if isinstance(p, str)
+    )
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.text(max_size=60), st.sampled_from(["tags", "tool_code"]))
+def test_no_text_makes_it_raise(text: str, call_format: CallFormat) -> None:
+    opener = "<tool_call>" if call_format == "tags" else "```tool_code"
+    read(opener + text, call_format)
+    assert "".join(str(piece) for piece in read(text, call_format)) == text
