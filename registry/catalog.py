@@ -122,7 +122,7 @@ class Catalog:
         A model keeps its own name where nobody here has it, and can always be asked for as `name@endpoint`.
         """
         local = {name: model for name, model in self.models.items() if model.endpoint is None}
-        names = set(local) | set(self.also) | {alias for m in local.values() for alias in m.aliases}
+        names = {*local, *self.also, *self.virtual, *(alias for m in local.values() for alias in m.aliases)}
         models = dict(local)
         for config in self.endpoints:
             for one in served.get(config.name, ()):

@@ -41,15 +41,19 @@ class _State:
     served: tuple[ServedModel, ...] = ()
     leases: int = 0
     timer: Timer | None = None
+    looking: bool = False
+    """A check is under way."""
 
 
 class EndpointLease:
     """One request's claim on an endpoint; only counted, for it is not ours to stop."""
 
-    __slots__ = ("_released", "_state", "generation", "host", "key", "port", "tls")
+    __slots__ = ("_doubted", "_released", "_state", "generation", "host", "key", "port", "tls")
 
-    def __init__(self, state: _State) -> None:
+    def __init__(self, state: _State, doubted: Callable[[_State], None]) -> None:
+        """*doubted* is called when a request failed there."""
         self._state = state
+        self._doubted = doubted
         self._released = False
         self.host = state.host
         self.port = state.port
@@ -63,6 +67,8 @@ class EndpointLease:
         if not self._released:
             self._released = True
             self._state.leases -= 1
+            if outcome is Outcome.UPSTREAM_FAILED:
+                self._doubted(self._state)
 
 
 class Endpoints:
@@ -134,13 +140,26 @@ class Endpoints:
                 f" ({state.problem}); start it, or remove it from endpoints",
                 retry_after=state.config.health_every,
             )
-        return EndpointLease(state)
+        return EndpointLease(state, self._look)
 
     def _look(self, state: _State) -> None:
-        self._spawn(self._check(state), name=f"endpoint {state.config.name}")
+        """Look now, unless that is under way, and again `health_every` seconds later."""
+        if self._client.is_closed:
+            return
+        if state.timer is not None:
+            state.timer.cancel()
         state.timer = self._clock.call_later(state.config.health_every, lambda: self._look(state))
+        if not state.looking:
+            state.looking = True
+            self._spawn(self._check(state), name=f"endpoint {state.config.name}")
 
     async def _check(self, state: _State) -> None:
+        try:
+            await self._look_at(state)
+        finally:
+            state.looking = False
+
+    async def _look_at(self, state: _State) -> None:
         before, problem = (state.up, state.served), state.problem
         config = state.config
         try:

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from config.schema import DiscoverConfig, EndpointConfig, EngineConfig, ModelConfig, Settings, StartConfig
+from config.schema import (
+    DiscoverConfig,
+    EndpointConfig,
+    EngineConfig,
+    ModelConfig,
+    Settings,
+    StartConfig,
+    VirtualConfig,
+)
 from config.vocabulary import EngineName
 from registry.capability import ENDPOINTS, Capability
 from registry.catalog import Catalog, build_catalog, openai_entry
@@ -29,6 +37,7 @@ from registry.footprint import GIB
 from registry.installed import EXECUTABLES, MARKER
 from registry.model import SourceKind
 from registry.probe import ServedModel
+from registry.virtual import Virtual
 from tests.support.checkpoints import QWEN3, SMALL, write_checkpoint, write_hub_model
 
 FAMILIES = load_families()
@@ -413,3 +422,13 @@ def test_the_demo_models_are_complete_and_can_chat(world: World) -> None:
         assert model.checkpoint.has_chat_template
         assert model.facts.context_length.known
         assert catalog.resolve(model.id, CHAT) is model
+
+
+def test_a_virtual_name_is_not_taken_over_by_an_endpoint(world: World) -> None:
+    catalog = world.catalog(
+        {"mine": {"cmd": "serve {port}"}},
+        endpoints=(LOCAL,),
+        virtual={"smart": VirtualConfig(models=("mine",))},
+    ).with_endpoints({"local": (ServedModel("smart"),)})
+    assert catalog.find("smart") == Virtual("smart")
+    assert catalog.resolve("smart@local").endpoint is not None
