@@ -229,10 +229,13 @@ def _complete(settings: Settings, base: Path, env: Mapping[str, str]) -> Setting
     def absolute(path: Path) -> Path:
         return Path(os.path.normpath(base / expand(str(path), env)))
 
+    def found(source: str) -> str:
+        return str(absolute(Path(source))) if _is_folder(source, base) else source
+
     def source(model: ModelConfig) -> ModelConfig:
-        if model.source is None or not _is_folder(model.source, base):
-            return model
-        return model.model_copy(update={"source": str(absolute(Path(model.source)))})
+        adapters = {name: found(one) for name, one in model.adapters.items()}
+        whole = None if model.source is None else found(model.source)
+        return model.model_copy(update={"source": whole, "adapters": adapters})
 
     directories = tuple(absolute(path) for path in settings.discover.directories)
     pictures = tuple(absolute(path) for path in settings.seed.image_directories)

@@ -157,6 +157,9 @@ class ModelConfig(Section):
     """Changes to every request for it."""
     variants: dict[VariantName, RequestConfig] = Field(default_factory=dict)
     """Sets of parameters by name: a request for `model:name` is changed by this as well, which wins."""
+    adapters: dict[VariantName, str] = Field(default_factory=dict)
+    """LoRA adapters by name, each a hub id or a folder, asked for as `model:name`. vLLM serves them from one
+    instance (PEFT's layout), mlx-lm from one each (its own layout); other engines serve none."""
     served_name: str | None = None
     """Name a command's server knows the model by; unset: the id is sent as it is."""
     tensor_parallel_size: int | None = Field(default=None, ge=1)
@@ -206,6 +209,9 @@ class ModelConfig(Section):
                              "'llama-server --port {port} -m {path}'")  # fmt: skip
         if self.cmd is None and self.source is None:
             raise ValueError("needs a source (hub id or directory) or a cmd")
+        twice = self.adapters.keys() & self.variants.keys()
+        if twice:
+            raise ValueError(f"{min(twice)} names a variant and an adapter: choose another name for one")
         if self.cmd_stop is not None and self.cmd is None:
             raise ValueError("cmd_stop goes with cmd")
         if isinstance(self.memory, dict) and self.cmd is None:

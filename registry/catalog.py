@@ -6,13 +6,15 @@ one assignment. `build_catalog` reads files and belongs in a thread; everything 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from config.schema import EndpointConfig, ModelConfig, Settings, VirtualConfig
 from config.vocabulary import EngineName
+from registry.adapters import Adapter, read_adapter, served_beside, unfit
 from registry.capability import Endpoint
 from registry.describe import registry_id
 from registry.discovery import Candidate, Environment, Notice, discover
@@ -27,6 +29,7 @@ from registry.errors import (
 from registry.evidence import settle_facts
 from registry.fact import Fact
 from registry.gate import Allowed, incapable, serves
+from registry.hub import hub_cache
 from registry.installed import find_installations
 from registry.model import EndpointTarget, Facts, Model, SourceKind
 from registry.names import FamilyTable, parse_name
@@ -153,8 +156,9 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
         machine,
         installed=find_installations(engines, environment.engines_dir),
         families=environment.families,
+        cache=hub_cache(environment.env),
     )
-    models = [builder.model(candidate) for candidate in found.candidates]
+    models = [made for candidate in found.candidates for made in builder.models(candidate)]
     ids = {model.id for model in models}
     also = {name: ModelId(one.id) for one in found.candidates for name in one.also if name not in ids}
     return _catalog(
@@ -182,11 +186,7 @@ def _catalog(
 ) -> Catalog:
     by_id = {model.id: model for model in models}
     aliases = {**also, **{alias: model.id for model in by_id.values() for alias in model.aliases}}
-    variants = {
-        model.id: frozenset(model.options.variants)
-        for model in by_id.values()
-        if model.options is not None and model.options.variants
-    }
+    variants = {model.id: names for model in by_id.values() if (names := variants_of(model))}
     index = build_index(by_id, aliases, variants)
     return Catalog(
         models=MappingProxyType(by_id),
@@ -203,6 +203,12 @@ def _catalog(
         ),
         virtual=virtual,
     )
+
+
+def variants_of(model: Model) -> frozenset[str]:
+    """What may stand behind its name and a colon: variants, and adapters that its instance serves."""
+    named = model.options.variants if model.options is not None else {}
+    return frozenset((*named, *(adapter.name for adapter in model.adapters)))
 
 
 def _default(configured: str | None, models: Mapping[ModelId, Model], index: NameIndex) -> ModelId | None:
@@ -236,14 +242,42 @@ class _Builder:
         *,
         installed: Mapping[EngineName, Installation],
         families: FamilyTable,
+        cache: Path,
     ) -> None:
+        self._cache = cache
         self._settings = settings
         self._defaults = {str(name): config for name, config in settings.engines.items()}
         self._machine = machine
         self._installed = installed
         self._families = families
 
-    def model(self, candidate: Candidate) -> Model:
+    def models(self, candidate: Candidate) -> Iterator[Model]:
+        """The model, and those of its adapters that are models of their own."""
+        options = candidate.options
+        named = options.adapters.items() if options is not None else ()
+        adapters = [read_adapter(name, source, self._cache) for name, source in named]
+        base = self._model(candidate, adapters=tuple(adapters))
+        yield base
+        for adapter in adapters:
+            if adapter not in base.adapters:
+                yield self._with_adapter(candidate, base, adapter)
+
+    def _with_adapter(self, candidate: Candidate, base: Model, adapter: Adapter) -> Model:
+        """A model of its own for *adapter*: on engines that serve one, else with the problem."""
+        said = candidate.options or ModelConfig(source=candidate.source)
+        own = {"aliases": (), "variants": {}, "adapters": {}, "preload": False, "pin": False}
+        options = said.model_copy(update=own)
+        name = f"{base.id}:{adapter.name}"
+        model = self._model(replace(candidate, id=name, options=options, also=()), adapter=adapter)
+        problem = adapter.problem or unfit(base.engine, adapter)
+        if problem is None or model.problem is not None:
+            return model
+        error = ModelUnusableError(f"{name}: {problem}; {base.id} is served without it")
+        return replace(model, spec=None, problem=error)
+
+    def _model(
+        self, candidate: Candidate, *, adapters: tuple[Adapter, ...] = (), adapter: Adapter | None = None
+    ) -> Model:
         options = candidate.options
         said = options or ModelConfig(source=candidate.source or "?")
         bare = Model(
@@ -256,6 +290,7 @@ class _Builder:
             facts=self._facts(candidate),
             checkpoint=candidate.checkpoint,
             options=options,
+            adapter=adapter,
             ttl=self._settings.ttl if said.ttl is None else said.ttl,
             pin=said.pin,
             preload=said.preload,
@@ -264,7 +299,8 @@ class _Builder:
         )
         choice = choose(bare, self._machine, self._installed)
         engine = ENGINES[choice.engine]
-        chosen = replace(bare, engine=choice.engine, wire=engine.wire(bare))
+        beside = served_beside(choice.engine, adapters)
+        chosen = replace(bare, engine=choice.engine, wire=engine.wire(bare), adapters=beside)
         problem = _unusable(candidate) or choice.problem
         if problem is not None or choice.installation is None:
             return replace(chosen, problem=problem)
@@ -361,7 +397,7 @@ def openai_entry(model: Model, state: str) -> dict[str, Any]:
         "family": facts.family.value,
         "architecture": facts.architecture.value,
         "aliases": list(model.aliases),
-        "variants": sorted(model.options.variants) if model.options is not None else [],
+        "variants": sorted(variants_of(model)),
         "source": model.source,
         "source_kind": model.source_kind.value,
         "sources": _sources(facts),

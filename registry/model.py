@@ -8,6 +8,7 @@ from pathlib import Path
 
 from config.schema import ModelConfig
 from config.vocabulary import EngineName
+from registry.adapters import Adapter
 from registry.capability import Capability
 from registry.checkpoint import Checkpoint
 from registry.engine import Footprint, LaunchSpec, ModelId, Wire
@@ -80,6 +81,10 @@ class Model:
     checkpoint: Checkpoint | None = None
     """What its files say; None for endpoints and for commands without a source."""
     options: ModelConfig | None = None
+    adapters: tuple[Adapter, ...] = ()
+    """LoRA adapters that its instance serves beside itself, as `id:name`."""
+    adapter: Adapter | None = None
+    """The one that this model is with: an engine that serves one at a time starts an instance of its own."""
     ttl: float = 600.0
     """Idle seconds; 0 is never."""
     pin: bool = False

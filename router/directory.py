@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from config.schema import RequestConfig, VirtualConfig
 from registry.capability import NO_NEEDS, Endpoint, Needs
@@ -48,6 +49,10 @@ class CatalogDirectory:
             Named(model.id, name): _route(model, models, variant)
             for model in models
             for name, variant in (model.options.variants if model.options else {}).items()
+        } | {
+            Named(model.id, adapter.name): _adapted(self._routes[model.id], adapter.name)
+            for model in models
+            for adapter in model.adapters
         }
         self.catalog = catalog
 
@@ -188,6 +193,12 @@ def _route(model: Model, models: Iterable[Model], variant: RequestConfig | None 
         check=_check(model, models),
         edits=_edits(model, variant),
     )
+
+
+def _adapted(route: Route, adapter: str) -> Route:
+    """*route* for an adapter that its server knows as a model of its own."""
+    name = f"{route.model}:{adapter}"
+    return replace(route, wire=replace(route.wire, served_name=name, accepted_names=frozenset({name})))
 
 
 def _edits(model: Model, variant: RequestConfig | None) -> Edits | None:

@@ -84,9 +84,12 @@ def lacks_option(model: Model, engine: EngineName) -> str | None:
     return None
 
 
-def first_words(model: Model) -> Answers:
-    """A one-token request: the only proof that an engine that loads behind its back can answer."""
-    body: dict[str, Any] = {"model": model.id, "max_tokens": 1, "temperature": 0}
+def first_words(model: Model, *, name: str) -> Answers:
+    """A one-token request: the only proof that an engine that loads behind its back can answer.
+
+    *name* is what the engine knows the model by.
+    """
+    body: dict[str, Any] = {"model": name, "max_tokens": 1, "temperature": 0}
     if checkpoint_of(model).has_chat_template:
         body["messages"] = [{"role": "user", "content": "Hi"}]
         return Answers("/v1/chat/completions", _json(body))

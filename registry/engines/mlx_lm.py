@@ -45,6 +45,9 @@ from registry.model import Model
 VERSION = "0.32.2"
 """The version that this adapter was written for and is tested with."""
 
+DEFAULT_MODEL = "default_model"
+"""Its name for what it was started with."""
+
 MAX_TOKENS = 32768
 """Longest answer when the client sets no limit: as vllm-mlx, and enough for a model that thinks."""
 
@@ -109,22 +112,32 @@ class MlxLm:
                 *("--port", "{port}"),
                 *("--max-tokens", str(min(context or MAX_TOKENS, MAX_TOKENS))),
                 *("--prompt-cache-bytes", str(cache)),
+                *(() if model.adapter is None else ("--adapter-path", str(model.adapter.path))),
                 *(("--trust-remote-code",) if options.trust_remote_code else ()),
                 *options.args,
             ),
             env=environment(model, {"HF_HUB_CACHE": "."}),
             links=((model.id, str(model.path)),),
-            readiness=(PortOwned(), HttpOk("/health", fatal_statuses=(503,)), first_words(model)),
+            readiness=(
+                PortOwned(),
+                HttpOk("/health", fatal_statuses=(503,)),
+                first_words(model, name=self.wire(model).served_name),
+            ),
             # SIGTERM ends it at once, in the middle of an answer too: there is nothing to wait for.
             stop=StopPolicy(),
             footprint=Footprint({HOST: need}, "models.memory" if options.memory_bytes else "estimate"),
         )
 
     def wire(self, model: Model) -> Wire:
-        """`adapters` and `draft_model` would make it load whatever a client names."""
+        """`adapters` and `draft_model` would make it load whatever a client names.
+
+        An adapter is only there under the name of what it was started with: by any other it would load the
+        model anew, without it.
+        """
+        name = model.id if model.adapter is None else DEFAULT_MODEL
         return Wire(
-            served_name=model.id,
-            accepted_names=frozenset({model.id}),
+            served_name=name,
+            accepted_names=frozenset({name}),
             strip_fields=("adapters", "draft_model"),
         )
 

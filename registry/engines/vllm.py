@@ -57,6 +57,9 @@ from vllm.platforms import current_platform
 assert current_platform.device_type, "vLLM finds no device that it was built for on this machine"
 """
 
+MAX_LORAS = 4
+"""Adapters in one batch: each takes its share of GPU memory, used or not; the others take turns."""
+
 DRAIN_SECONDS = 5
 """A tree is only stopped when its leases are back or given up: what is still open may finish a sentence."""
 
@@ -146,6 +149,7 @@ class Vllm:
                 *(() if generates(model) else ("--runner", "pooling")),
                 *_original_reranker(model),
                 *parser_args(model, installation),
+                *_adapters(model),
                 *given("--quantization", options.quantization),
                 *given("--dtype", options.dtype),
                 *placed.args,
@@ -183,6 +187,27 @@ class Vllm:
     def diagnose(self, tail: tuple[str, ...], exit_code: int | None) -> Diagnosis:
         """See `registry.engines.diagnosis`."""
         return diagnose(tail, exit_code, _RULES)
+
+
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What `--max-lora-rank` takes."""
+
+
+def _adapters(model: Model) -> tuple[str, ...]:
+    """LoRA adapters as models of their own; several may be in one batch, as far as there are several."""
+    if not model.adapters:
+        return ()
+    rank = max(adapter.rank or 16 for adapter in model.adapters)
+    modules = [
+        json.dumps({"name": f"{model.id}:{adapter.name}", "path": str(adapter.path)})
+        for adapter in model.adapters
+    ]
+    return (
+        "--enable-lora",
+        *("--max-loras", str(min(len(modules), MAX_LORAS))),
+        *("--max-lora-rank", str(next((one for one in _RANKS if one >= rank), _RANKS[-1]))),
+        *("--lora-modules", *modules),
+    )
 
 
 def _original_reranker(model: Model) -> tuple[str, ...]:
