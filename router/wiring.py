@@ -50,6 +50,7 @@ from router.service import (
 )
 from router.shared import FrontPorts, request_ids
 from router.upstreams import FleetUpstreams
+from router.welcome import welcome
 from supervisor.clock import SystemClock
 from supervisor.fleet import Supervisor
 from supervisor.journal import SqliteJournal
@@ -313,7 +314,9 @@ class Daemon:
         )
         self._notifier.ready(f"{len(usable)} models, serving on {self.settings.listen}")
         if self._style == "console":
-            self._sink.write(welcome(self.settings, self._found, self._origin.version))
+            self._sink.write(
+                welcome(self._found, self.settings.listen, self._origin.version, keys=self.auth.on)
+            )
 
     async def _load_keys(self, settings: Settings) -> None:
         await self.keys.load(keys_file(settings, os.environ), settings.keys)
@@ -460,25 +463,3 @@ def address_of(listener: socket.socket) -> str:
 def is_local(address: str) -> bool:
     """Only this machine reaches *address*, `host:port` or `unix:path`."""
     return address.startswith("unix:") or is_loopback(address)
-
-
-def welcome(settings: Settings, catalog: Catalog, version: str) -> str:
-    """What a person at the terminal types next."""
-    host, port = parse_listen(settings.listen)
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    usable = [model.id for model in catalog.models.values() if model.problem is None]
-    if not usable:
-        found = [f"  {m.id}: {m.problem}" for m in catalog.models.values() if m.problem is not None]
-        hint = "\n".join(found[:5]) or "  No model was found: name one under models: in modelyard.yaml."
-        return f"\nmodelyard {version} is ready on {url}, but no model can be served yet.\n{hint}\n\n"
-    model = catalog.default_model or usable[0]
-    question = '{"role":"user","content":"What is modelyard?"}'
-    body = f'{{"model":"{model}","stream":true,"messages":[{question}]}}'
-    return (
-        f"\nmodelyard {version} is ready on {url} ({len(usable)} models). Try:\n\n"
-        f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        f"    -d '{body}'\n"
-        f"  modelyard chat {model}\n"
-        f"  {url}/status          in a browser\n\n"
-        "Ctrl-C stops it and its models.\n\n"
-    )
