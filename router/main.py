@@ -109,9 +109,18 @@ async def _run(daemon: Daemon) -> None:
             # A person who presses Ctrl-C twice does not want to wait for a long answer.
             daemon.hurry()
 
+    on_terminal = sys.stderr.isatty()
+
+    def hung_up() -> None:
+        # One signal for two things: somebody wants a reload, or the terminal was closed and nobody is there.
+        if on_terminal and not sys.stderr.isatty():
+            told(signal.SIGHUP)
+        else:
+            daemon.reload()
+
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, told, signum)
-    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     try:
         await daemon.start()
         await stop.wait()
