@@ -217,7 +217,7 @@ class ModelCheck:
         """*models* are those that could serve instead."""
         self._model = model
         self._models = models
-        self.read = NeedsReader(lacking(model), tokens=longest_answer(model) is not None)
+        self.read = NeedsReader(lacking(model), longest=longest_answer(model))
 
     def __call__(self, needs: Needs, endpoint: Endpoint, holder: Holder | None) -> None:
         """See `router.ports.RequestCheck`."""

@@ -35,6 +35,8 @@ _PARTS: Final = {
 
 _TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
+_ANY_LENGTH: Final = 2**63
+
 _LARGE: Final = 64 * 1024
 """Bytes. Above this a body is images or audio, and a pass over it costs more than all the rest of its way: it
 is only looked into for a model that cannot see."""
@@ -70,21 +72,30 @@ _read = msgspec.json.Decoder(_Body).decode
 class NeedsReader:
     """Reads what matters for one kind of model; made once per route."""
 
-    __slots__ = ("_search", "_sees", "_watched")
+    __slots__ = ("_longest", "_search", "_sees", "_watched")
 
-    def __init__(self, watched: frozenset[Capability], *, tokens: bool) -> None:
-        """*watched* are the capabilities that matter; *tokens*: how long an answer is asked for does too."""
+    def __init__(self, watched: frozenset[Capability], *, longest: int | None) -> None:
+        """*watched* are the capabilities that matter, and answers above *longest* tokens; None: none."""
         words = [kind for kind, capability in _PARTS.items() if capability in watched]
         words += ["tools"] if _C.TOOL_USE in watched else []
-        words += _TOKENS if tokens else []
+        marks = [f'{word}"' for word in words]
+        if longest is not None:
+            marks.append(rf'(?:{"|".join(_TOKENS)})"\s*:\s*(\d{{1,9}})(?=[,}}\s])')
         self._watched = watched
+        self._longest = _ANY_LENGTH if longest is None else longest
         self._sees = _C.VISION not in watched
-        self._search = re.compile(rb'"(?:' + "|".join(words).encode() + rb')"').search
+        self._search = re.compile(rf'"(?:{"|".join(marks)})'.encode()).search
 
     def __call__(self, body: Bytes) -> Needs:
         """What the JSON *body* asks for, as far as it matters; `NO_NEEDS` for nothing. Never raises."""
-        if (self._sees and len(body) > _LARGE) or self._search(body) is None:
+        if self._sees and len(body) > _LARGE:
             return NO_NEEDS
+        found = self._search(body)
+        while found is not None and found.lastindex and int(found[1]) <= self._longest:
+            found = self._search(body, found.end())
+        return NO_NEEDS if found is None else self._needs(body)
+
+    def _needs(self, body: Bytes) -> Needs:
         try:
             read = _read(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -92,7 +103,7 @@ class NeedsReader:
         found = _capabilities(read) & self._watched
         for field in _TOKENS:
             tokens = getattr(read, field)
-            if tokens is not None:
+            if tokens is not None and tokens > self._longest:
                 return Needs(found, tokens, field)
         return Needs(found) if found else NO_NEEDS
 
@@ -110,5 +121,5 @@ def _capabilities(read: _Body) -> frozenset[Capability]:
     return frozenset(capability for capability in found if capability is not None)
 
 
-EVERYTHING: Final = NeedsReader(frozenset({_C.VISION, _C.VIDEO, _C.AUDIO, _C.TOOL_USE}), tokens=True)
+EVERYTHING: Final = NeedsReader(frozenset({_C.VISION, _C.VIDEO, _C.AUDIO, _C.TOOL_USE}), longest=0)
 """For choosing a model: all that a body can ask for."""

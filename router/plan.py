@@ -44,7 +44,7 @@ class Plan:
         return ToolCallFilter(wire.calls, self.tools, echo=echo)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
     """A request once its body has been read."""
 

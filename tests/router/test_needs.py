@@ -74,16 +74,26 @@ def test_the_longest_answer_is_read_with_its_field(field: str) -> None:
 
 
 def test_only_what_matters_is_read() -> None:
-    reader = NeedsReader(frozenset({VISION}), tokens=False)
+    reader = NeedsReader(frozenset({VISION}), longest=None)
     assert reader(chat(part("input_audio"), tools=[TOOL], max_tokens=10)) is NO_NEEDS
     assert reader(chat(part("image_url"), part("input_audio"))) == Needs(frozenset({VISION}))
+
+
+def test_an_answer_that_fits_matters_not() -> None:
+    reader = NeedsReader(frozenset({VISION}), longest=100)
+    assert reader(chat(max_tokens=100)) is NO_NEEDS
+    assert reader(chat(max_tokens=101)) == Needs(frozenset(), 101, "max_tokens")
+    assert reader(chat(part("image_url"), max_tokens=100)) == Needs(frozenset({VISION}))
+    # The client's own field, above a smaller one under another name.
+    assert reader(chat(max_tokens=100, max_completion_tokens=200)).tokens == 200
+    assert reader(b'{"max_tokens":99999999999999999999}') is NO_NEEDS
 
 
 def test_a_large_body_is_looked_into_only_for_a_model_that_cannot_see() -> None:
     picture = chat({"type": "image_url", "image_url": {"url": "A" * 100_000}}, part("input_audio"))
     large = memoryview(bytearray(picture))
-    assert NeedsReader(frozenset({VISION, AUDIO}), tokens=True)(large).capabilities == {VISION, AUDIO}
-    assert NeedsReader(frozenset({AUDIO}), tokens=True)(large) is NO_NEEDS
+    assert NeedsReader(frozenset({VISION, AUDIO}), longest=9)(large).capabilities == {VISION, AUDIO}
+    assert NeedsReader(frozenset({AUDIO}), longest=9)(large) is NO_NEEDS
 
 
 JSON = st.recursive(
@@ -104,3 +114,9 @@ def test_no_body_makes_it_raise(body: dict[str, Any]) -> None:
 @given(st.binary(max_size=60))
 def test_no_garbage_makes_it_raise(tail: bytes) -> None:
     assert isinstance(EVERYTHING(b'{"tools":[1],"messages":[{"content":[{"type":"image_url"}' + tail), Needs)
+
+
+def test_a_model_that_does_everything_is_only_asked_for_the_length() -> None:
+    reader = NeedsReader(frozenset(), longest=10)
+    assert reader(chat(part("image_url"), tools=[TOOL])) is NO_NEEDS
+    assert reader(chat(max_tokens=11)).tokens == 11
