@@ -127,7 +127,8 @@ class _Session:
         with suppress(ImportError):
             import readline  # noqa: F401  # gives input() its line editing and history
 
-        terminal.note(f"{self._conversation.model} at {self._daemon.url} (/help, Ctrl-D leaves)")
+        terminal.note(f"{self._conversation.model} at {self._daemon.url}")
+        terminal.note("/help lists what can be typed; Ctrl-D leaves")
         while True:
             try:
                 text = self._read()
