@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
 import click
 
@@ -21,6 +21,59 @@ ANSWER_SECONDS: Final = 5.0
 """A server that runs answers these pages at once; one that does not is not waited for."""
 MAX_ANSWER_BYTES: Final = 8 * 2**20
 """The largest list of routes has 200 kB."""
+
+
+class Said(TypedDict):
+    """What somebody else says of the same thing."""
+
+    value: Any
+    source: str
+
+
+class FactShown(TypedDict):
+    """A fact and who says it."""
+
+    value: Any
+    """null: nobody knows."""
+    source: str
+    rank: str | None
+    """`operator`, `engine`, `files`, `name` or `default`: the first is believed most."""
+    others: NotRequired[list[Said]]
+    """Those of lower rank who say otherwise."""
+
+
+class Inspected(TypedDict, total=False):
+    """What `models inspect --json` prints. Of a server with several models it is `url` and `models` alone."""
+
+    subject: str
+    kind: str
+    present: bool
+    path: str | None
+    problem: str | None
+    display_name: str
+    tags: list[str]
+    supported_parameters: list[str]
+    engines: dict[str, str | None]
+    """Per engine, why it cannot serve it on this machine; null: it can."""
+    provider: FactShown
+    family: FactShown
+    version: FactShown
+    base_family: FactShown
+    stage: FactShown
+    capabilities: FactShown
+    parameters: FactShown
+    active_parameters: FactShown
+    quantization: FactShown
+    context_length: FactShown
+    size_bytes: FactShown
+    kv_bytes_per_token: FactShown
+    architecture: FactShown
+    chat_template: FactShown
+    license: FactShown
+    base_model: FactShown
+    url: str
+    """Of the server that was asked, and below each of its models."""
+    models: list[Inspected]
 
 
 @click.command()

@@ -17,14 +17,17 @@ from cli.configuration import ConfigChecked, ConfigShown
 from cli.doctor import DoctorReport
 from cli.engines import EngineEntry
 from cli.generate import Generated
+from cli.inspecting import Inspected
 from cli.keys import KeyAdded, KeyList, KeyRevoked
 from cli.logs import LogLine
 from cli.service import ServiceChange, UnitText
 from cli.service_host import ServiceState
 from cli.version import Versions
 from config.generated import refresh
+from router.control.dossier import ModelDossier
+from router.control.explain import Explained
 from router.control.manage import LogTail
-from router.control.models import ModelEntry, ModelList
+from router.control.models import ModelList
 from router.control.schemas import components, schemas
 from router.control.status import ModelStatus, Status
 
@@ -41,12 +44,14 @@ class Each:
 OUTPUTS: Final[Mapping[str, type | Each]] = {
     "ps": Each(ModelStatus),
     "models": ModelList,
-    "models show": ModelEntry,
+    "models show": ModelDossier,
+    "models inspect": Inspected,
     "load": ModelStatus,
     "unload": ModelStatus,
     "pin": ModelStatus,
     "unpin": ModelStatus,
     "status": Status,
+    "explain": Explained,
     "logs": LogTail,
     "logs --follow": LogLine,
     "generate": Generated,

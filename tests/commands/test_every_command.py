@@ -58,7 +58,7 @@ def test_every_command_has_json_and_a_schema_for_it_or_a_reason_why_not() -> Non
 
 
 def test_whatever_asks_the_daemon_can_be_told_where_it_is() -> None:
-    local = {"serve", "completion", "doctor"}
+    local = {"serve", "completion", "doctor", "models inspect"}
     groups = ("engine", "service", "config", "key add", "key revoke")
     for name, command in commands():
         if name not in local and not name.startswith(groups):

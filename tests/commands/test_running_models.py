@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.command_line import CommandLine, check_output
 from tests.support.eventually import eventually
-from tests.support.running_daemon import RunningDaemon, free_port
+from tests.support.running_daemon import ROOT, RunningDaemon, free_port
 
 pytestmark = pytest.mark.process
 
@@ -80,6 +80,32 @@ def test_models_are_listed_and_shown(cli: CommandLine) -> None:
     shown = dict(line.split(maxsplit=1) for line in cli.lines("models", "first"))
     assert shown["id"] == "yard"
     assert cli.json("models show", "eyes")["capabilities"] == ["generate", "vision"]
+
+
+@pytest.mark.command("models inspect")
+def test_a_folder_a_server_and_a_mere_name_are_inspected(cli: CommandLine, daemon: RunningDaemon) -> None:
+    folder = cli.json("models inspect", str(ROOT / "demo" / "models" / "yard-demo"))
+    assert (folder["kind"], folder["engines"]["mlx-lm"]) == ("directory", None)
+    assert "runs here" in "\n".join(cli.lines("models", "inspect", folder["path"]))
+    loaded = cli.json("load", "yard")
+    served = cli.json("models inspect", f"http://127.0.0.1:{loaded['port']}")
+    assert [one["subject"] for one in served["models"]] == ["yard"]
+    assert cli.json("models inspect", "Qwen/Qwen3-8B")["parameters"]["value"] == 8_000_000_000
+    cli.refused("models", "inspect", f"http://127.0.0.1:{free_port()}", status=69)
+    cli.lines("unload", "yard")
+
+
+@pytest.mark.command("explain")
+def test_why_a_request_waited_is_explained(cli: CommandLine, daemon: RunningDaemon) -> None:
+    request = daemon.chat("slow").headers["x-request-id"]
+    found = cli.json("explain", request)
+    assert (found["model"], found["outcome"]) == ("slow", "served")
+    assert found["waited_seconds"] > 2
+    first, *steps = cli.lines("explain", request)
+    assert first.startswith(f"{request} asked for slow at ")
+    assert len(steps) == len(found["steps"]) > 0
+    assert "has waited lately" in cli.refused("explain", "nobody")
+    cli.lines("unload", "slow")
 
 
 @pytest.mark.command("models")
@@ -196,11 +222,11 @@ def test_colour_is_for_terminals(cli: CommandLine, words: list[str]) -> None:
     cli.lines("unload", "yard")
 
 
-@pytest.mark.command("ps", "load", "unload", "pin", "unpin", "status", "logs", "chat", "generate")
+@pytest.mark.command("ps", "load", "unload", "pin", "unpin", "status", "logs", "chat", "generate", "explain")
 @pytest.mark.parametrize(
     "words",
     ["ps", "load yard", "unload yard", "pin yard", "unpin yard", "status", "status --watch", "logs yard",
-     "logs yard -f", "chat yard --once hi", "generate yard hi"],
+     "logs yard -f", "chat yard --once hi", "generate yard hi", "explain x"],
 )  # fmt: skip
 def test_where_no_daemon_answers_the_status_is_69(cli: CommandLine, words: str) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
