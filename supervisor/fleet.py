@@ -326,13 +326,9 @@ class Supervisor:
             return ""
         if instance.state is State.STARTING:
             text = f"loading {model}"
-            done = snapshot.progress_of(
-                instance,
-                now=self.world.clock.now(),
-                load_seconds=self.forecast.load_seconds(instance.model),
-            )
-            if done is not None:
-                text += f" {done[0]:.0%} eta {done[1]:.0f}s"
+            estimate = snapshot.progress_of(self, instance)
+            if estimate is not None and estimate.left is not None:
+                text += f" {estimate.done:.0%} eta {estimate.left:.0f}s"
             return f"{text}: {instance.note}" if instance.note else text
         if instance.state is State.BACKOFF and instance.restart_helps:
             return f"restarting {model}"

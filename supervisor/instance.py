@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 
 from registry.engine import DeviceId, Diagnosis, LaunchSpec, ModelId
 from registry.model import Model
@@ -20,6 +21,7 @@ from supervisor.crashes import CrashMemory
 from supervisor.demand import Demand
 from supervisor.errors import ModelFailedError
 from supervisor.lifecycle import Command, Event, IllegalEventError, State, step
+from supervisor.milestone import own_words
 from supervisor.news import ChildNews, ReadinessNews
 from supervisor.policy import Policy
 from supervisor.ports import (
@@ -31,6 +33,7 @@ from supervisor.ports import (
     SupervisorEvent,
     Timer,
 )
+from supervisor.progress import Course, stall_limit
 from supervisor.view import FailureView
 from supervisor.world import Owner, World
 
@@ -77,6 +80,7 @@ class Instance:
         self.retry_at: float | None = None
         self.proved = False
         """This incarnation has been ready once."""
+        self.course = Course()
         self.crashes = CrashMemory(policy)
         self._world = world
         self._policy = policy
@@ -267,6 +271,12 @@ class Instance:
         blamed = self.state is State.STOPPING and self._blamed
         self.post(Event.EXITED_BLAMED if blamed else Event.EXITED)
 
+    def on_progress(self, note: str) -> None:
+        """What its start is at."""
+        self.note = note
+        if self.child is not None:
+            self.course.see(own_words(self.child.tail), self._world.clock.now() - self.started_at)
+
     def on_not_ready(self, reason: str, code: str) -> None:
         """Its readiness check has given up."""
         self._check = None
@@ -313,6 +323,7 @@ class Instance:
         self.proved = False
         self.retry_at = None
         self.peak = {}
+        self.course = Course()
         self._retries_port = self._retries_memory = False
         self._blamed = self._blamed_code = ""
         self._report = ExitReport(code=None)
@@ -323,7 +334,10 @@ class Instance:
         if self.child is None or self.spec is None:
             return  # on_spawned comes back here
         self._unprobe()
-        self._check = self._world.readiness.check(self.child, self.spec, ReadinessNews(self))
+        learned = self._world.journal.learned(self.spec.fingerprint)
+        patience = stall_limit(self.spec.stall_timeout, learned.load_seconds)
+        spec = replace(self.spec, stall_timeout=patience)
+        self._check = self._world.readiness.check(self.child, spec, ReadinessNews(self))
 
     def _unprobe(self) -> None:
         if self._check is not None:
@@ -339,7 +353,9 @@ class Instance:
             self.proved = True
             self.ready_at = self.idle_since = now
             if not self._adopted and self.spec is not None:
-                self._world.journal.learn(self.spec.fingerprint, load_seconds=took)
+                self._world.journal.learn(
+                    self.spec.fingerprint, load_seconds=took, stages=self.course.reached
+                )
         self.crashes.half_open = False
         self._port_tries = 0
         self.lacked = {}

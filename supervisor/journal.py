@@ -12,7 +12,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -23,14 +23,17 @@ from supervisor.records import record_from_json
 
 log = structlog.get_logger("modelyard.journal")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE children (socket TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE learned (fingerprint TEXT PRIMARY KEY, load_seconds REAL, peak_bytes TEXT NOT NULL);
 CREATE TABLE incarnations (model TEXT PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE usage (model TEXT PRIMARY KEY, requests INTEGER NOT NULL, last_used REAL NOT NULL);
+CREATE TABLE stages (fingerprint TEXT PRIMARY KEY, began TEXT NOT NULL);
 """
 """`usage` is not written yet; it is here so that this version's files will do for the one that does."""
+MIGRATIONS = {1: "CREATE TABLE stages (fingerprint TEXT PRIMARY KEY, began TEXT NOT NULL);"}
+"""From each earlier version to the next one."""
 QUEUE = 10_000
 """Writes that wait for the disk: a start writes five."""
 
@@ -102,10 +105,15 @@ class SqliteJournal:
         *,
         load_seconds: float | None = None,
         peak_bytes: Mapping[DeviceId, int] | None = None,
+        stages: Mapping[str, float] | None = None,
     ) -> None:
-        """Load times are averaged (the newest weighs half), peaks only grow."""
+        """Load times are averaged (the newest weighs half), peaks only grow, the last stages stay."""
         old = self.learned(fingerprint)
-        new = Learned(average(old.load_seconds, load_seconds), highest(old.peak_bytes, peak_bytes or {}))
+        new = Learned(
+            average(old.load_seconds, load_seconds),
+            highest(old.peak_bytes, peak_bytes or {}),
+            old.stages if stages is None else dict(stages),
+        )
         if new == old:
             return
         self._memory.learned[fingerprint] = new
@@ -115,6 +123,10 @@ class SqliteJournal:
             new.load_seconds,
             json.dumps(dict(new.peak_bytes)),
         )
+        if new.stages != old.stages:
+            self._put(
+                "INSERT OR REPLACE INTO stages VALUES (?, ?)", fingerprint, json.dumps(dict(new.stages))
+            )
 
     def close(self) -> None:
         """Write what waits and close the file; the second call does nothing. Blocks."""
@@ -168,6 +180,10 @@ class SqliteJournal:
             for fingerprint, seconds, peaks in connection.execute("SELECT * FROM learned"):
                 peak_bytes = {DeviceId(device): int(size) for device, size in json.loads(peaks).items()}
                 memory.learned[fingerprint] = Learned(seconds, peak_bytes)
+            for fingerprint, began in connection.execute("SELECT * FROM stages"):
+                known = memory.learned.get(fingerprint, Learned())
+                stages = {str(stage): float(at) for stage, at in json.loads(began).items()}
+                memory.learned[fingerprint] = replace(known, stages=stages)
             for model, last in connection.execute("SELECT * FROM incarnations"):
                 memory.incarnations[ModelId(model)] = last
         except (ValueError, TypeError, AttributeError) as error:
@@ -185,7 +201,13 @@ class SqliteJournal:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
+            return
+        while version in MIGRATIONS:
+            connection.executescript(
+                f"BEGIN; {MIGRATIONS[version]} PRAGMA user_version = {version + 1}; COMMIT;"
+            )
+            version += 1
+        if version != SCHEMA_VERSION:
             raise UnreadableJournalError(f"schema version {version}; this is version {SCHEMA_VERSION}")
 
     def _move_aside(self) -> Path:

@@ -6,7 +6,9 @@ milliseconds; callers on the loop's thread use a thread.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ import psutil
 from supervisor import processes
 from supervisor.ports import ChildRecord
 
+KNOCK_TIMEOUT = 1.0
+"""Loopback answers at once; only a full accept queue does not, and that is not served either."""
 LISTEN = "0A"
 LOOPBACK_RANK = {
     "0100007F": 2,  # 127.0.0.1
@@ -80,6 +84,19 @@ def socket_inodes(pid: int) -> set[int]:
     return inodes
 
 
+async def knock(port: int) -> bool:
+    """Whether anybody accepts connections on 127.0.0.1:*port*; says nothing to whoever does."""
+    with socket.socket() as probe:
+        probe.setblocking(False)
+        try:
+            await asyncio.wait_for(
+                asyncio.get_running_loop().sock_connect(probe, ("127.0.0.1", port)), KNOCK_TIMEOUT
+            )
+        except OSError:
+            return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class PortState:
     """What is known of a port."""
@@ -91,13 +108,15 @@ class PortState:
 
 def port_state(record: ChildRecord) -> PortState:
     """Whether the tree of *record* owns its port. Blocks for some milliseconds."""
-    tree = {row.pid for row in processes.tree_of(record)}
     if not sys.platform.startswith("linux"):
-        return _port_state_by_psutil(record.port, tree)
+        return _port_state_by_psutil(record.port, {row.pid for row in processes.tree_of(record)})
     found = listeners(record.port)
     if not found:
         return PortState(owned=False)
     wanted = {listener.inode for listener in found}
+    if processes.is_root(record) and wanted <= socket_inodes(record.pid):
+        return PortState(owned=True)  # nearly always: no need to read the whole table
+    tree = {row.pid for row in processes.tree_of(record)}
     for pid in tree:
         wanted -= socket_inodes(pid)
     if not wanted:

@@ -66,7 +66,7 @@ class ReadinessNews:
     def progress(self, note: str) -> None:
         """Hand it on."""
         if self._current:
-            self._instance.note = note
+            self._instance.on_progress(note)
 
 
 class Unwanted:

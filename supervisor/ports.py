@@ -177,7 +177,7 @@ class ReadinessListener(Protocol):
         ...
 
     def progress(self, note: str) -> None:
-        """What it is doing now, for people: `loading weights 42%`."""
+        """What it is doing now, for people: `loading weights 42%`. Said again and again, new or not."""
         ...
 
 
@@ -268,6 +268,8 @@ class Learned:
 
     load_seconds: float | None = None
     peak_bytes: Mapping[DeviceId, int] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """When each `progress.Stage` of a start began, in seconds since the start."""
 
 
 class Journal(Protocol):
@@ -299,8 +301,9 @@ class Journal(Protocol):
         *,
         load_seconds: float | None = None,
         peak_bytes: Mapping[DeviceId, int] | None = None,
+        stages: Mapping[str, float] | None = None,
     ) -> None:
-        """Load times are averaged (the newest weighs half), peaks only grow."""
+        """Load times are averaged (the newest weighs half), peaks only grow, the last stages stay."""
         ...
 
 

@@ -175,6 +175,14 @@ def tree_of(record: ChildRecord) -> tuple[ProcessRow, ...]:
     return descendants(table(), record.shim_pid)
 
 
+def is_root(record: ChildRecord) -> bool:
+    """Whether the record's pid still is the engine itself: alive, and the child of its own shim."""
+    row = read(record.pid)
+    if row is None or row.is_zombie or row.ppid != record.shim_pid:
+        return False
+    return is_alive(record.shim_pid, record.shim_started)
+
+
 def effort(rows: Iterable[ProcessRow]) -> tuple[float, int]:
     """(CPU seconds, bytes of I/O) that these processes used so far: grows while they work."""
     cpu, io = 0.0, 0

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 from registry.engine import DeviceId
 from supervisor.instance import Instance
 from supervisor.lifecycle import WITH_TREE, State
+from supervisor.progress import Estimate
 from supervisor.view import DeviceShare, DeviceView, FleetView, InstanceView
 
 if TYPE_CHECKING:
     from supervisor.fleet import Supervisor
 
 
-def progress_of(instance: Instance, *, now: float, load_seconds: float | None) -> tuple[float, float] | None:
-    """(share done in 0..1, seconds left) of a start, by what earlier starts took; None when unknown."""
-    if instance.state is not State.STARTING or not load_seconds:
+def progress_of(supervisor: Supervisor, instance: Instance) -> Estimate | None:
+    """How far a start is; None when nothing tells, or nothing starts."""
+    if instance.state is not State.STARTING or instance.spec is None:
         return None
-    elapsed = now - instance.started_at
-    # Never "done" before it is: the last hundredth is the readiness check's.
-    return min(elapsed / load_seconds, 0.99), max(load_seconds - elapsed, 0.0)
+    world = supervisor.world
+    learned = world.journal.learned(instance.spec.fingerprint)
+    return instance.course.estimate(world.clock.now() - instance.started_at, learned)
 
 
 def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
@@ -28,7 +29,7 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
     world, pool, now = supervisor.world, supervisor.pool, supervisor.world.clock.now()
     record = instance.record
     waiting = pool.queue_length(instance.id)
-    progress = progress_of(instance, now=now, load_seconds=supervisor.forecast.load_seconds(instance.model))
+    progress = progress_of(supervisor, instance)
     measured = world.memory.of_tree(record) if record is not None else {}
     idle = None
     if instance.state is State.READY and instance.leases == 0:
@@ -48,8 +49,8 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
         waiting=waiting,
         oldest_wait_seconds=pool.oldest_wait(instance.id),
         note=note,
-        progress=progress[0] if progress is not None else None,
-        eta_seconds=progress[1] if progress is not None else None,
+        progress=progress.done if progress is not None else None,
+        eta_seconds=progress.left if progress is not None else None,
         idle_seconds=idle,
         ttl=instance.model.ttl,
         pinned=instance.pinned,

@@ -70,8 +70,10 @@ class InstanceView:
     note: str
     """What it is doing or what it waits for, for people; "" when there is nothing to say."""
     progress: float | None
-    """0..1 while starting, by the learned load time; None when unknown."""
+    """0..1 while starting: of the whole once a load time was learned, before that of the step, as the engine
+    says; None when nothing tells."""
     eta_seconds: float | None
+    """Seconds until it is ready; None before the first complete start."""
     idle_seconds: float | None
     """Since the last lease ended; None while leased or not running."""
     ttl: float

@@ -48,6 +48,14 @@ def test_what_is_learned_is_kept_and_peaks_only_grow(journal: Journal) -> None:
     assert journal.learned("f") == Learned(4.0, {HOST: 10})
 
 
+def test_stages_are_those_of_the_last_start(journal: Journal) -> None:
+    journal.learn("f", load_seconds=4.0, stages={"weights": 1.0, "serve": 3.0})
+    journal.learn("f", peak_bytes={HOST: 10})
+    assert journal.learned("f").stages == {"weights": 1.0, "serve": 3.0}
+    journal.learn("f", load_seconds=4.0, stages={"weights": 2.0})
+    assert journal.learned("f") == Learned(4.0, {HOST: 10}, {"weights": 2.0})
+
+
 @pytest.fixture(params=["fake", "loopback"])
 def ports(request: pytest.FixtureRequest) -> PortSource:
     """Either."""

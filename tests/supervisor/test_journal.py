@@ -103,6 +103,23 @@ def test_averages_and_peaks() -> None:
     assert highest({HOST: 1}, {HOST: 3, GPU: 2}) == {HOST: 3, GPU: 2}
 
 
+def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    first = SqliteJournal(path)
+    first.learn("f", load_seconds=8.0, peak_bytes={HOST: 100})
+    first.close()
+    with sqlite3.connect(path) as connection:
+        connection.executescript("DROP TABLE stages; PRAGMA user_version = 1;")
+    connection.close()
+    again = SqliteJournal(path)
+    assert again.learned("f") == Learned(8.0, {HOST: 100})
+    again.learn("f", stages={"weights": 2.0})
+    again.close()
+    last = SqliteJournal(path)
+    assert last.learned("f") == Learned(8.0, {HOST: 100}, {"weights": 2.0})
+    last.close()
+
+
 def test_records_survive_other_versions() -> None:
     data = RECORD.to_json()
     assert record_from_json(data | {"newer": 1}) == RECORD

@@ -6,7 +6,8 @@ end of the connection is the end of the body, as mlx_lm.server does.
 Routes: `GET /health`, `GET /v1/models`, `POST /v1/chat/completions` and `/v1/completions` (streamed or not),
 `POST /v1/embeddings`, and for tests `GET /_stats`:
 `{"pid", "model", "children", "requests": {"POST /v1/chat/completions": 3}, "in_flight", "disconnects",
-"last": {"headers": {...}, "body": {...}}}`; `last` is of the last inference request.
+"last": {"headers": {...}, "body": {...}}, "answers_since", "first_asked"}`; `last` is of the last inference
+request; the last two are times of this machine's monotonic clock.
 An answer's text is `served by <model> pid <pid>` followed by ` w0 w1 ...`, cut to `--chunks` words (or to the
 request's `max_tokens` when that is less); `model` echoes what the request named.
 
@@ -125,6 +126,8 @@ class Engine:
         self.disconnects = 0
         self.children: list[int] = []
         self.last: dict[str, Any] = {}
+        self.listens_since = 0.0
+        self.first_asked: float | None = None
         self.ballast = bytearray(0)
 
     @property
@@ -150,6 +153,7 @@ class Engine:
                 os._exit(98)
             threading.Event().wait()
         listener.listen(512)
+        self.listens_since = time.monotonic()
         while True:
             sock, _ = listener.accept()
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -188,6 +192,8 @@ class Engine:
                 "in_flight": self.in_flight,
                 "disconnects": self.disconnects,
                 "last": self.last,
+                "answers_since": max(self.listens_since, self.started + self.knobs.ready_after),
+                "first_asked": self.first_asked,
             }
 
     def health(self, c: Connection) -> None:
@@ -203,6 +209,7 @@ class Engine:
         """An inference request, counted."""
         with self.lock:
             self.inference += 1
+            self.first_asked = self.first_asked or time.monotonic()
             self.in_flight += 1
             self.last = {"headers": request.headers, "body": request.json, "path": request.path}
             number = self.inference

@@ -327,13 +327,16 @@ class FakeWorld:
         *,
         load_seconds: float | None = None,
         peak_bytes: Mapping[DeviceId, int] | None = None,
+        stages: Mapping[str, float] | None = None,
     ) -> None:
-        """The newest load time, the largest peak."""
+        """The newest load time and stages, the largest peak."""
         old = self.learned(fingerprint)
         peaks = dict(old.peak_bytes)
         for device, bytes_ in (peak_bytes or {}).items():
             peaks[device] = max(peaks.get(device, 0), bytes_)
-        self._learned[fingerprint] = Learned(load_seconds or old.load_seconds, peaks)
+        self._learned[fingerprint] = Learned(
+            load_seconds or old.load_seconds, peaks, old.stages if stages is None else dict(stages)
+        )
 
 
 def make_model(
