@@ -1,7 +1,8 @@
-"""What an engine's last words mean, as far as it is the same for all of them. Pure.
+"""What an engine's last words mean. Pure.
 
-Rules are tried over the whole tail, the most specific cause first; without one, the last line that says
-something is the cause: for a Python traceback that is the exception.
+Rules are tried over the whole tail, the most specific cause first; without one, the way it ended may tell;
+else the last line that says something is shown (for a Python traceback the exception), and the diagnosis says
+that the failure is not a known one.
 """
 
 from __future__ import annotations
@@ -9,63 +10,18 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from registry.engine import Diagnosis
+from registry.engines.causes import COMMON, OTHER_CPU, SMALLER, Rule
 
 MAX_CAUSE = 300
 """Characters: an error in an API answer is read by people."""
+UNKNOWN = "modelyard does not know this failure; the model's log has more"
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE})
+"""Signals that a program gives itself by a fault in native code."""
 
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A line that tells the cause; groups of the pattern may be used in `cause` as {1}, {2} …"""
-
-    pattern: re.Pattern[str]
-    code: str
-    cause: str = "{0}"
-    remedy: str = ""
-
-
-def rule(pattern: str, code: str, *, cause: str = "{0}", remedy: str = "") -> Rule:
-    """A `Rule` from the text of its pattern."""
-    return Rule(re.compile(pattern), code, cause, remedy)
-
-
-_SMALLER = "give it a smaller context, free the device, or use a smaller or quantised model"
-
-COMMON: tuple[Rule, ...] = (
-    rule(
-        r"(?:\[Errno \d+\]|error while attempting to bind|OSError).*[Aa]ddress already in use",
-        "port_taken",
-        cause="its port was taken by another process",
-    ),
-    rule(
-        r"(?:torch\.)?(?:cuda\.)?OutOfMemoryError: (.+)|CUDA out of memory.*|CUDA error: out of memory",
-        "out_of_memory",
-        remedy=_SMALLER,
-    ),
-    rule(
-        r"Insufficient Memory.*|\[METAL\] Command buffer execution failed.*"
-        r"|kIOGPUCommandBufferCallbackErrorOutOfMemory.*",
-        "out_of_memory",
-        remedy=_SMALLER,
-    ),
-    rule(r"MemoryError.*|Cannot allocate memory.*|std::bad_alloc.*|\[malloc\] Unable to allocate.*",
-         "out_of_memory", remedy=_SMALLER),
-    rule(r"^ModuleNotFoundError: (No module named .+)|^ImportError: (.+)", "engine_broken",
-         remedy="install the engine again"),
-    rule(r"\berror: (unrecognized arguments: .+|argument .+|the following arguments are required: .+)",
-         "bad_arguments", cause="{1}", remedy="correct `args` of this model or of the engine"),
-    rule(r"SafetensorError: (.+)|\[load_safetensors\].+|HeaderTooLarge.*|InvalidHeaderDeserialization.*"
-         r"|MetadataIncompleteBuffer.*",
-         "bad_checkpoint", remedy="download the model again"),
-    rule(r"No space left on device.*", "disk_full", remedy="free space in the cache and state folders"),
-    rule(r"PermissionError: (.+)", "permission_denied", remedy="give the daemon's user access to it"),
-    rule(r"(?:FileNotFoundError|OSError): (.*(?:[Nn]o such file|not found|does not appear to have a file).*)",
-         "bad_checkpoint", remedy="download the model again"),
-)  # fmt: skip
-
+_CONSEQUENCE = "See root cause above"
+"""vLLM's last exception, which only says that there was another one."""
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PREFIX = re.compile(
     r"^(?:\((?:APIServer|EngineCore|Worker|DPCoordinator)[^)]*\)\s*)+"
@@ -78,8 +34,9 @@ _EXCEPTION = re.compile(
 )
 _NOISE = re.compile(
     r"^(?:\s|File \"|Traceback \(most recent|During handling|The above exception|\^+$|~+|\d+%\|"
-    r"|Process \S+:$|nanobind: |\[W\d+|usage: )"
+    r"|Process \S+:$|nanobind: |\[W\d+|usage: |Extension modules: |Current thread 0x|Fatal Python error: )"
     r"|\d+%\|.*\||resource_tracker: There appear|leaked (?:shared|semaphore)"
+    r"|\"(?:GET|POST|HEAD) /\S* HTTP/1"
 )
 
 
@@ -102,11 +59,17 @@ def diagnose(tail: Sequence[str], exit_code: int | None, rules: tuple[Rule, ...]
             match = known.pattern.search(line)
             if match:
                 return Diagnosis(_short(_fill(known.cause, match)), known.remedy, known.code)
-    said = _last_words(lines)
-    if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    number = -exit_code if exit_code is not None and exit_code < 0 else (exit_code or 0) - 128
+    if number == signal.SIGKILL:
         cause = "killed by the system, most likely for want of memory"
-        return Diagnosis(cause, _SMALLER, "out_of_memory")
-    return Diagnosis(_short(said) if said else how_it_ended(exit_code), "its log has more", "engine_failed")
+        return Diagnosis(cause, SMALLER, "out_of_memory")
+    if number == signal.SIGILL:
+        return Diagnosis("it used an instruction that this CPU does not have", OTHER_CPU, "unsupported_cpu")
+    said = _last_words(lines)
+    if number in CRASHES:
+        how = how_it_ended(-number)
+        return Diagnosis(_short(f"{how}: {said}" if said else how), UNKNOWN, "engine_crashed")
+    return Diagnosis(_short(said) if said else how_it_ended(exit_code), UNKNOWN, "engine_failed")
 
 
 def how_it_ended(exit_code: int | None) -> str:
@@ -131,7 +94,7 @@ def _fill(template: str, match: re.Match[str]) -> str:
 
 def _last_words(lines: list[str]) -> str:
     for line in reversed(lines):
-        if _EXCEPTION.match(line.strip()) and not line.startswith(" "):
+        if _EXCEPTION.match(line.strip()) and not line.startswith(" ") and _CONSEQUENCE not in line:
             return line.strip()
     # Indented lines are quoted code in a traceback, and an odd style elsewhere.
     is_trace = any(line.startswith("Traceback") for line in lines)

@@ -28,7 +28,8 @@ from registry.engine import (
     StopPolicy,
     Wire,
 )
-from registry.engines.diagnosis import diagnose, rule
+from registry.engines.causes import rule
+from registry.engines.diagnosis import diagnose
 from registry.engines.launching import (
     checkpoint_of,
     environment,
@@ -61,9 +62,6 @@ _RULES = (
          "unsupported_quantization", cause="{1}", remedy="use an MLX conversion of the model"),
     rule(r"(?:FileNotFoundError: )?(No safetensors found in .+)", "bad_checkpoint", cause="{1}",
          remedy="download the model again"),
-    rule(r"ValueError: (Missing \d+ parameters.*|Received (?:\d+ )?parameters not in.*|Expected shape .+)",
-         "bad_checkpoint", cause="the weights do not fit the architecture: {1}",
-         remedy="download the model again, or try a newer mlx-lm"),
     rule(r"(requires importing and running a custom module.*)", "needs_remote_code", cause="it {1}",
          remedy="set `trust_remote_code: true` if you trust its authors with this machine"),
 )  # fmt: skip

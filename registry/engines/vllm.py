@@ -32,7 +32,8 @@ from registry.engine import (
     StopPolicy,
     Wire,
 )
-from registry.engines.diagnosis import diagnose, rule
+from registry.engines.causes import rule
+from registry.engines.diagnosis import diagnose
 from registry.engines.launching import (
     checkpoint_of,
     environment,
@@ -83,10 +84,12 @@ _RULES = (
     rule(r"(To serve at least one request with the model's max seq len.*)", "out_of_memory", remedy=_SMALLER),
     rule(r"(Error in memory profiling.*)", "out_of_memory",
          remedy="another process freed GPU memory during the start; it is tried again"),
-    rule(r"(Model architecture \S+ was supported in vLLM until .*)", "unsupported_architecture"),
+    rule(r"(Model architecture \S+ was supported in vLLM until .*)", "unsupported_architecture",
+         remedy="try another engine"),
     rule(r"(Model architectures? .* (?:are|is) not supported.*|has no vLLM implementation.*)",
          "unsupported_architecture", remedy="try another engine or a newer vLLM"),
-    rule(r"(Unknown quantization method.*|Invalid quantization method.*)", "unsupported_quantization"),
+    rule(r"(Unknown quantization method.*|Invalid quantization method.*)",
+         "unsupported_quantization", remedy="name a `quantization` that this vLLM has"),
     rule(r"(User-specified max_model_len .* is greater than the derived max_model_len.*)", "bad_arguments",
          remedy="set a smaller `context`"),
     rule(r"(Cannot find any model weights with .*)", "bad_checkpoint", remedy="download the model again"),

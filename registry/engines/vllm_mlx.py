@@ -31,7 +31,8 @@ from registry.engine import (
     StopPolicy,
     Wire,
 )
-from registry.engines.diagnosis import diagnose, rule
+from registry.engines.causes import rule
+from registry.engines.diagnosis import diagnose
 from registry.engines.launching import (
     checkpoint_of,
     environment,
