@@ -55,6 +55,10 @@ test-fast: $(VENV)/.installed-dev ## rings 1-3: no process, no sleep, under 30 s
 test-process: $(VENV)/.installed-dev ## ring 4: a real daemon, real shims, scripted engines
 	$(PYTEST) -m process
 
+.PHONY: test-rounds
+test-rounds: $(VENV)/.installed-dev ## the accidents of ring 4, 100 rounds each: half an hour
+	MODELYARD_ROUNDS=100 $(PYTEST) -s tests/process/test_rounds.py
+
 .PHONY: test-engines
 test-engines: $(VENV)/.installed-dev engine-for-tests ## ring 5 with vLLM, vllm-mlx and a GPU, as far as they are here
 	$(PYTEST) -m "engine or large_engine"

@@ -94,6 +94,10 @@ class Supervisor:
         for survivor in survivors:
             self._adopt(survivor)
         self._considering = False
+        alive = {record.socket for record in survivors}
+        for remembered in self.world.journal.children():
+            if remembered.socket not in alive:
+                self.world.journal.child_ended(remembered)  # the launcher has ended what was left of it
         self.consider()
         self._measure()
 

@@ -17,9 +17,11 @@ from dataclasses import replace
 
 from registry.engine import DeviceId, Diagnosis, LaunchSpec, ModelId
 from registry.model import Model
+from supervisor.alarm import Alarm
 from supervisor.crashes import CrashMemory
 from supervisor.demand import Demand
 from supervisor.errors import ModelFailedError
+from supervisor.failures import blamed, failed_error
 from supervisor.lifecycle import Command, Event, IllegalEventError, State, step
 from supervisor.milestone import own_words
 from supervisor.news import ChildNews, ReadinessNews
@@ -31,7 +33,6 @@ from supervisor.ports import (
     EventKind,
     ExitReport,
     SupervisorEvent,
-    Timer,
 )
 from supervisor.progress import Course, stall_limit
 from supervisor.view import FailureView
@@ -96,8 +97,8 @@ class Instance:
         self._blamed = self._blamed_code = ""
         self._report = ExitReport(code=None)
         self._check: Cancellable | None = None
-        self._grace: Timer | None = None
-        self._retry: Timer | None = None
+        self._grace = Alarm(world.clock, self._grace_over)
+        self._retry = Alarm(world.clock, self._retry_due)
         self._drain_grace = policy.drain_grace
         self._drained_by = math.inf
         self._perform = {
@@ -152,14 +153,8 @@ class Instance:
 
     def failure(self) -> ModelFailedError:
         """The error for a request that this instance's last failure concerns."""
-        failure = self.last_failure
-        cause = failure.cause if failure is not None else "unknown cause"
-        remedy = f"; {failure.remedy}" if failure is not None and failure.remedy else ""
-        what = "keeps failing" if self.state is State.FAILED else "failed to start"
-        retry_after = None
-        if self.retry_at is not None:
-            retry_after = max(self.retry_at - self._world.clock.now(), 1.0)
-        return ModelFailedError(f"{self.id} {what}: {cause}{remedy}", retry_after=retry_after)
+        retry_in = None if self.retry_at is None else self.retry_at - self._world.clock.now()
+        return failed_error(self.id, self.state, self.last_failure, retry_in)
 
     # -- what others tell it -----------------------------------------------------------------------
 
@@ -352,6 +347,8 @@ class Instance:
         if not self.proved:
             self.proved = True
             self.ready_at = self.idle_since = now
+            if self.record is not None:
+                self._world.memory.watch(self.record)  # what it held while it loaded is not what it needs
             if not self._adopted and self.spec is not None:
                 self._world.journal.learn(
                     self.spec.fingerprint, load_seconds=took, stages=self.course.reached
@@ -392,17 +389,17 @@ class Instance:
         if self.spec is None:
             self._kill()
             return
-        self._arm_grace(self.spec.stop.grace_seconds + KILL_MARGIN)
+        self._grace.set(self.spec.stop.grace_seconds + KILL_MARGIN)
         self.child.stop(self.spec.stop)
 
     def _kill(self) -> None:
         if self.child is not None:
             self.child.kill()
             # A tree in an uninterruptible wait outlives even this: insist until it is gone.
-            self._arm_grace(KILL_MARGIN)
+            self._grace.set(KILL_MARGIN)
 
     def _reclaim(self) -> None:
-        self._disarm_grace()
+        self._grace.call_off()
         self.note = ""
         reserved, self.reserved = self.reserved, {}
         if self._port:
@@ -437,8 +434,7 @@ class Instance:
         found = self._world.diagnose(self.model, report)
         if not self._blamed:
             return found
-        cause = f"{self._blamed}; it said: {found.cause}" if report.tail else self._blamed
-        return Diagnosis(cause, found.remedy, self._blamed_code or found.code)
+        return blamed(found, self._blamed, self._blamed_code, spoke=bool(report.tail))
 
     def _remember(self, diagnosis: Diagnosis) -> None:
         tries_left = self._port_tries < self._policy.port_retries
@@ -470,36 +466,22 @@ class Instance:
         self._arm_retry_in(self._policy.retry_failed_after)
 
     def _arm_retry_in(self, seconds: float) -> None:
-        self._disarm_retry()
         self.retry_at = self._world.clock.now() + seconds
-        self._retry = self._world.clock.call_later(seconds, self._retry_due)
+        self._retry.set(seconds)
 
     def _retry_due(self) -> None:
-        self._retry = None
         self.retry_at = None
         self.post(Event.RETRY_DUE)
 
     def _disarm_retry(self) -> None:
         self.retry_at = None
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._retry.call_off()
 
     def _arm_drain(self, seconds: float) -> None:
         self._drained_by = self._world.clock.now() + seconds
-        self._arm_grace(seconds)
-
-    def _arm_grace(self, seconds: float) -> None:
-        self._disarm_grace()
-        self._grace = self._world.clock.call_later(seconds, self._grace_over)
-
-    def _disarm_grace(self) -> None:
-        if self._grace is not None:
-            self._grace.cancel()
-            self._grace = None
+        self._grace.set(seconds)
 
     def _grace_over(self) -> None:
-        self._grace = None
         if self.state in (State.DRAINING, State.STOPPING):
             self.post(Event.GRACE_OVER)
 

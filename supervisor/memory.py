@@ -195,7 +195,8 @@ class HostMemory:
         )
         self._usage: dict[DeviceId, DeviceUsage] = {}
         self._trees: dict[str, dict[DeviceId, int]] = {}
-        self._watched: dict[str, ChildRecord] = {}
+        self._watched: dict[str, tuple[ChildRecord, object]] = {}
+        """By socket; the object tells one call of `watch` from the next."""
         self._on_gpus: dict[str, frozenset[int]] = {}
         """Processes of watched trees that were seen on a GPU."""
         self._gone: dict[str, frozenset[int]] = {}
@@ -234,8 +235,10 @@ class HostMemory:
         return self._trees.get(record.socket, {})
 
     def watch(self, record: ChildRecord) -> None:
-        """Include this tree in the measurements."""
-        self._watched[record.socket] = record
+        """Include this tree in the measurements, from a new one on that is made at once."""
+        self._watched[record.socket] = (record, object())
+        self._trees.pop(record.socket, None)
+        self._wake.set()
 
     def unwatch(self, record: ChildRecord) -> None:
         """Its tree is gone: what it held is measured again at once."""
@@ -271,9 +274,9 @@ class HostMemory:
         gpus = self._gpus.read()
         self._measure_leftovers(gone, gpus)
         self._measure_devices(gpus)
-        for record in tuple(self._watched.values()):
+        for record, asked in tuple(self._watched.values()):
             sizes = self._measure_tree(record, gpus)
-            if sizes and record.socket in self._watched:
+            if sizes and self._watched.get(record.socket) == (record, asked):  # not what it held before that
                 self._trees[record.socket] = sizes
         for socket in self._trees.keys() - self._watched.keys():  # unwatched while it was measured
             self._trees.pop(socket, None)

@@ -244,7 +244,7 @@ class MemoryProbe(Protocol):
         ...
 
     def watch(self, record: ChildRecord) -> None:
-        """Include this tree in the measurements."""
+        """Include this tree in the measurements; what was measured of it before is forgotten."""
         ...
 
     def unwatch(self, record: ChildRecord) -> None:

@@ -35,6 +35,8 @@ SHIM = Path(__file__).with_name("shim")
 TAIL_LINES = 200
 ANSWER_WITHIN = 30.0
 """A Python start is 0.1 s; a machine that swaps takes its time."""
+ENDING = frozenset({"command", "term", "kill"})
+"""Phases of a shim that is ending its tree."""
 HALF_STARTED = 1.0
 """Seconds a folder may lack its socket while its shim starts."""
 
@@ -280,7 +282,8 @@ class ShimLauncher:
     async def survivors(self) -> tuple[ChildRecord, ...]:
         """Records of the living shims in the run directory; what is left of dead ones is ended and removed.
 
-        A shim whose tree ended meanwhile counts: attaching to it gives the exit report.
+        A shim whose tree ended meanwhile counts: attaching to it gives the exit report. One that ends its
+        tree does not: it was told to by a daemon that is gone, and is helped to be quick.
         """
         folders = await asyncio.to_thread(lambda: sorted(self._settings.run_dir.iterdir()))
         found = await asyncio.gather(*(self._look(folder) for folder in folders if folder.is_dir()))
@@ -303,6 +306,9 @@ class ShimLauncher:
                 pid = link.peer_pid()
                 answer = await link.ask({"op": "status"})
                 record = record_from_json(answer.get("record") or {})
+                if record is not None and answer.get("phase") in ENDING:
+                    await self._hasten(record, link)
+                    return None
         except ShimGoneError as error:
             log.info("dead_shim_found", folder=str(folder), reason=str(error))
         if record is not None and record.boot_id == self._boot_id and pid in (None, record.shim_pid):
@@ -311,6 +317,16 @@ class ShimLauncher:
         ended = await asyncio.to_thread(_end_silent, folder, pid)
         log.warning("shim_removed", folder=str(folder), killed=ended)
         return None
+
+    async def _hasten(self, record: ChildRecord, link: ShimLink) -> None:
+        """Kill a tree that is being ended, and wait until nothing is left of it."""
+        link.send({"op": "attach", "adopt_within": 0})
+        link.send({"op": "kill"})
+        while (message := await link.receive()) is not None:
+            if message.get("event") == "exited":
+                link.send({"op": "collect"})
+        await self._clear(record)
+        log.info("ending_tree_killed", model=record.model, incarnation=record.incarnation)
 
     async def _reach(self, path: Path) -> ShimLink:
         """A link, waiting for a socket that is about to be made."""

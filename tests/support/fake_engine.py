@@ -24,6 +24,8 @@ Life
   --fork-child          a child in our process group that sleeps for ever
   --setsid-child        a grandchild in a session of its own, orphaned, deaf to HUP, INT and TERM
   --memory MB           touch that much memory
+  --memfd MB            the same in a memfd that two children of ours map and touch too
+  --mapped MB           the same in a file that is mapped and read
   --spin                burn CPU while not ready (a sign of life without a log line)
   --try-import NAME     exit 3 if NAME can be imported (proves that nothing of ours leaks into children)
 Words
@@ -62,6 +64,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import signal
 import socket
@@ -95,7 +98,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("cut-after", "die-after-bytes", "kill-on-request", "health-status", "status"):
         p.add_argument(f"--{name}", type=int)
     for name, default in (
-        ("exit-code", 1), ("memory", 0), ("progress", 0), ("noise", 0), ("chunks", 8), ("chunk-bytes", 0),
+        ("exit-code", 1), ("memory", 0), ("memfd", 0), ("mapped", 0),
+        ("progress", 0), ("noise", 0), ("chunks", 8), ("chunk-bytes", 0),
     ):  # fmt: skip
         p.add_argument(f"--{name}", type=int, default=default)
     for name in ("stderr-line", "stdout-line", "models"):
@@ -128,7 +132,8 @@ class Engine:
         self.last: dict[str, Any] = {}
         self.listens_since = 0.0
         self.first_asked: float | None = None
-        self.ballast = bytearray(0)
+        self.ballast: list[bytes] = []
+        self.maps: list[mmap.mmap] = []
 
     @property
     def is_ready(self) -> bool:
@@ -336,6 +341,46 @@ def start_children(engine: Engine) -> None:
         os.close(write_end)
 
 
+def hold(engine: Engine) -> None:
+    """The ballast that the knobs ask for; before any thread exists, because it forks."""
+    knobs = engine.knobs
+    for _ in range(knobs.memory):  # one large block would be copied, and the copy a peak of its own
+        engine.ballast.append(os.urandom(2**20))
+    if knobs.memfd:
+        fd = os.memfd_create("ballast")
+        os.truncate(fd, knobs.memfd * 2**20)
+        told, tell = os.pipe()
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                engine.maps.append(touched(fd, knobs.memfd))
+                os.write(tell, b".")
+                signal.pause()
+            engine.children.append(child)
+        engine.maps.append(touched(fd, knobs.memfd))
+        for _ in engine.children:
+            os.read(told, 1)  # measured before they have touched theirs, it would be no ballast yet
+    if knobs.mapped:
+        with Path("ballast").open("w+b") as file:
+            for _ in range(knobs.mapped):
+                file.write(os.urandom(2**20))
+            file.flush()
+            engine.maps.append(touched(file.fileno(), knobs.mapped, write=False))
+
+
+def touched(fd: int, megabytes: int, *, write: bool = True) -> mmap.mmap:
+    """A shared map of *fd* whose every page was used."""
+    flags = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
+    found = mmap.mmap(fd, megabytes * 2**20, mmap.MAP_SHARED, flags)
+    for page in range(0, len(found), mmap.PAGESIZE):
+        if write:
+            found[page] = 1
+        else:
+            found[page]
+    return found
+
+
 def obey_signals(knobs: argparse.Namespace) -> None:
     """What SIGTERM does."""
     terms = 0
@@ -423,7 +468,7 @@ def main() -> None:
         sys.exit(knobs.exit_code)
     engine = Engine(knobs)
     start_children(engine)
-    engine.ballast = bytearray(os.urandom(2**20) * knobs.memory)
+    hold(engine)
     in_background(engine)
     threading.Thread(target=engine.listen, daemon=True).start()
     while True:  # signals are only handled in the main thread, which must not sit in accept()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from config.vocabulary import EngineName
 from registry.engine import LaunchSpec, ModelId, ReadinessStep, StopPolicy
@@ -29,6 +29,7 @@ MARK = "YARD_TEST"
 """A variable that every shim and engine of a test inherits: how leftovers are found."""
 
 
+T = TypeVar("T")
 PATIENT = StopPolicy(grace_seconds=5.0)
 
 
@@ -169,6 +170,16 @@ class Yard:
         assert report is not None
         return report
 
+    async def moment(self) -> None:
+        """Let 10 ms pass."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.clock.call_later(0.01, lambda: over.set_result(None))
+        await over
+
+    async def off_loop(self, call: Callable[[], T]) -> T:
+        """*call*, which blocks, in a thread."""
+        return await asyncio.to_thread(call)
+
     async def said(self, child: Child, words: str) -> None:
         """Wait until the engine has said *words*."""
         await eventually_async(lambda: any(words in line for line in child.tail), what=f"line {words!r}")
@@ -215,6 +226,15 @@ def stats(port: int) -> dict[str, Any]:
 def words_of(pid: int, file: str) -> list[bytes]:
     """The zero-separated words of /proc/PID/environ or cmdline."""
     return Path(f"/proc/{pid}/{file}").read_bytes().split(b"\0")
+
+
+@contextmanager
+def squatter(port: int) -> Iterator[None]:
+    """Somebody else listens on *port* and never answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        yield
 
 
 def mode(path: str | Path) -> int:
