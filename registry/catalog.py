@@ -164,7 +164,7 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
     return _catalog(
         models,
         also=MappingProxyType(also),
-        notices=found.notices,
+        notices=(*found.notices, *builder.notices),
         fuzzy=settings.fuzzy_names,
         configured_default=settings.default_model,
         endpoints=settings.endpoints or (),
@@ -245,6 +245,7 @@ class _Builder:
         cache: Path,
     ) -> None:
         self._cache = cache
+        self.notices: list[Notice] = []
         self._settings = settings
         self._defaults = {str(name): config for name, config in settings.engines.items()}
         self._machine = machine
@@ -254,12 +255,20 @@ class _Builder:
     def models(self, candidate: Candidate) -> Iterator[Model]:
         """The model, and those of its adapters that are models of their own."""
         options = candidate.options
-        named = options.adapters.items() if options is not None else ()
-        adapters = [read_adapter(name, source, self._cache) for name, source in named]
+        named = options.adapters if options is not None else {}
+        adapters = [read_adapter(name, source, self._cache) for name, source in named.items()]
         base = self._model(candidate, adapters=tuple(adapters))
         yield base
         for adapter in adapters:
             if adapter not in base.adapters:
+                yield self._with_adapter(candidate, base, adapter)
+        # One that was only found changes nothing of its base: it gets an instance of its own, when asked for.
+        for name, path in candidate.adapters:
+            adapter = read_adapter(name, str(path), self._cache)
+            problem = adapter.problem or unfit(base.engine, adapter)
+            if problem is not None:
+                self.notices.append(Notice(f"{base.id}:{name}", problem))
+            elif name not in variants_of(base) and name not in named:
                 yield self._with_adapter(candidate, base, adapter)
 
     def _with_adapter(self, candidate: Candidate, base: Model, adapter: Adapter) -> Model:
@@ -268,7 +277,8 @@ class _Builder:
         own = {"aliases": (), "variants": {}, "adapters": {}, "preload": False, "pin": False}
         options = said.model_copy(update=own)
         name = f"{base.id}:{adapter.name}"
-        model = self._model(replace(candidate, id=name, options=options, also=()), adapter=adapter)
+        alone = replace(candidate, id=name, options=options, also=(), adapters=())
+        model = self._model(alone, adapter=adapter)
         problem = adapter.problem or unfit(base.engine, adapter)
         if problem is None or model.problem is not None:
             return model

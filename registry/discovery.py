@@ -51,6 +51,8 @@ class Candidate:
     """Further names that find it: the id it would have had without an entry of its own."""
     created: int = 0
     problem: str | None = None
+    adapters: tuple[tuple[str, Path], ...] = ()
+    """LoRA adapters that were found and were trained on it: name and folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,16 @@ def _add_found(
     chosen: dict[str, Candidate], found: list[tuple[Found, SourceKind]], memory: CheckpointMemory
 ) -> list[Notice]:
     """Add what was found to *chosen*, and say what was left out."""
-    notices = []
+    notices, adapters = [], []
     taken = {candidate.path for candidate in chosen.values()}
     for one, kind in found:
         if one.path in taken:
             continue
         checkpoint = memory.read(one.path)
         winner = chosen.get(one.id)
-        if not _is_model(checkpoint):
+        if checkpoint.is_adapter:
+            adapters.append((one, checkpoint))
+        elif not _is_model(checkpoint):
             notices.append(Notice(one.id, f"{one.path}: {checkpoint.problem}"))
         elif winner is not None:
             notices.append(Notice(one.id, f"{one.path} is hidden by {winner.path or winner.source}"))
@@ -126,6 +130,19 @@ def _add_found(
                 created=one.modified,
                 problem=_problem(checkpoint, one),
             )
+    return notices + _attach(chosen, adapters)
+
+
+def _attach(chosen: dict[str, Candidate], adapters: list[tuple[Found, Checkpoint]]) -> list[Notice]:
+    """Give each of *adapters* to the models that it was trained on, and say which have none here."""
+    notices = []
+    for found, checkpoint in adapters:
+        bases = [one for one in chosen.values() if checkpoint.base_model in (one.id, one.source, *one.also)]
+        name = found.id.rpartition("/")[2]
+        for base in bases:
+            chosen[base.id] = replace(base, adapters=(*base.adapters, (name, found.path)))
+        if not bases:
+            notices.append(Notice(found.id, f"{found.path}: {checkpoint.problem}"))
     return notices
 
 

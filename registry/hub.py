@@ -16,6 +16,9 @@ from config.places import expand, home
 MAX_MODELS = 10_000
 """Folders looked at per place: more is no model folder but somebody's disk."""
 
+_MARKS = ("config.json", "params.json", "adapter_config.json")
+"""What a folder must have to be looked into: a model's configuration, or an adapter's."""
+
 _COMMIT_FILE_BYTES = 200
 
 
@@ -95,7 +98,7 @@ def _repository(folder: Path) -> Found | None:
     if snapshot is None:
         return None
     names = _names(snapshot)
-    if not {"config.json", "params.json", "adapter_config.json"} & names:
+    if not names.intersection(_MARKS):
         return None  # a data set's card, a tokenizer, a GGUF file: nothing that an engine here loads
     unfinished = any(name.endswith(".incomplete") for name in _names(folder / "blobs"))
     return Found(repo_id, snapshot, _modified(snapshot), unfinished)
@@ -115,7 +118,7 @@ def _snapshot(folder: Path) -> Path | None:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    return (path / "config.json").is_file() or (path / "params.json").is_file()
+    return any((path / name).is_file() for name in _MARKS)
 
 
 def _folders(path: Path) -> Iterator[os.DirEntry[str]]:

@@ -144,7 +144,7 @@ class Vllm:
             argv=(
                 installation.script("vllm"),
                 *("serve", str(model.path)),
-                *("--served-model-name", model.id, *model.aliases),
+                *("--served-model-name", *_served_names(model)),
                 *("--host", "127.0.0.1"),
                 *("--port", "{port}"),
                 *("--shutdown-timeout", str(DRAIN_SECONDS)),
@@ -192,19 +192,24 @@ class Vllm:
         return diagnose(tail, exit_code, _RULES)
 
 
+def _served_names(model: Model) -> tuple[str, ...]:
+    """What it is known by; beside an adapter that has the model's own id, the base gets another name."""
+    return (model.id, *model.aliases) if model.adapter is None else (f"{model.id}:base",)
+
+
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` takes."""
 
 
 def _adapters(model: Model) -> tuple[str, ...]:
     """LoRA adapters as models of their own; several may be in one batch, as far as there are several."""
-    if not model.adapters:
+    named = {f"{model.id}:{adapter.name}": adapter for adapter in model.adapters}
+    if model.adapter is not None:
+        named[model.id] = model.adapter
+    if not named:
         return ()
-    rank = max(adapter.rank or 16 for adapter in model.adapters)
-    modules = [
-        json.dumps({"name": f"{model.id}:{adapter.name}", "path": str(adapter.path)})
-        for adapter in model.adapters
-    ]
+    rank = max(adapter.rank or 16 for adapter in named.values())
+    modules = [json.dumps({"name": name, "path": str(adapter.path)}) for name, adapter in named.items()]
     return (
         "--enable-lora",
         *("--max-loras", str(min(len(modules), MAX_LORAS))),

@@ -67,7 +67,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def catalog(root: Path, engine: EngineName, **entry: Any) -> Catalog:
-    """One model `base` on *engine*, with adapters."""
+    """One model `base` on *engine*, with adapters; further ones are found below `found`."""
     script = root / "engines" / engine.value / "bin" / EXECUTABLES[engine]
     script.parent.mkdir(parents=True)
     script.touch(mode=0o755)
@@ -75,7 +75,11 @@ def catalog(root: Path, engine: EngineName, **entry: Any) -> Catalog:
     source = write_checkpoint(root / "base")
     model = ModelConfig(source=str(source), engine=engine.value, **entry)
     settings = Settings.model_validate(
-        {"models": {"base": model}, "endpoints": (), "discover": {"hub_cache": False, "demo": False}}
+        {
+            "models": {"base": model},
+            "endpoints": (),
+            "discover": {"hub_cache": False, "demo": False, "directories": [root / "found"]},
+        }
     )
     machine = Machine("linux", "x86_64", 24 * GIB)
     return build_catalog(settings, machine, Environment({"HOME": str(root)}, root / "engines"))
@@ -152,3 +156,29 @@ def test_an_engine_without_adapters_says_so(tmp_path: Path) -> None:
 def test_a_name_is_a_variant_or_an_adapter() -> None:
     with pytest.raises(ValueError, match="names a variant and an adapter"):
         ModelConfig(source="a/b", adapters={"x": "/x"}, variants={"x": {}})
+
+
+def test_one_that_was_found_belongs_to_the_model_it_was_trained_on(tmp_path: Path) -> None:
+    base = str(tmp_path / "base")
+    write_adapter(tmp_path / "found" / "mine", {**PEFT, "base_model_name_or_path": base})
+    write_adapter(tmp_path / "found" / "other")
+    found = catalog(tmp_path, EngineName.VLLM)
+    assert list(found.models) == ["base", "base:mine"]
+    # Its base is started as it would be without it; it has an instance of its own.
+    assert "--enable-lora" not in argv(found, "base")
+    args = argv(found, "base:mine")
+    assert args[args.index("--served-model-name") + 1] == "base:mine:base"
+    module = {"name": "base:mine", "path": str(tmp_path / "found" / "mine")}
+    assert json.loads(args[args.index("--lora-modules") + 1]) == module
+    assert found.resolve("base:mine", CHAT).wire.served_name == "base:mine"
+    assert [(notice.model, "serve org/base with it" in notice.what) for notice in found.notices] == [
+        ("other", True)
+    ]
+
+
+def test_one_that_was_found_and_does_not_fit_is_only_told_of(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "found" / "mine", {**PEFT, "base_model_name_or_path": str(tmp_path / "base")})
+    found = catalog(tmp_path, EngineName.MLX_LM)
+    assert list(found.models) == ["base"]
+    (notice,) = found.notices
+    assert (notice.model, "layout of mlx" in notice.what) == ("base:mine", True)
