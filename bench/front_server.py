@@ -57,7 +57,9 @@ class StaticUpstreams:
         self.held += 1
         return StaticLease(self, self.port)
 
-    async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> StaticLease:
+    async def lease(
+        self, route: Route, *, timeout: float | None = None, request: str = "", priority: int = 0
+    ) -> StaticLease:
         return self.lease_now(route)
 
     def waiting_note(self, route: Route) -> str:

@@ -141,6 +141,13 @@ class ModelConfig(Section):
     """Bytes an instance needs; overrides the estimate. A size is RAM for a `cmd`, and for the other engines
     what they take on the devices they run on; with a `cmd` it may be given by device:
     `{gpu0: 20GiB, host: 1GiB}`."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Of models that are waited for, the higher is started first; a key's `priority` is added. Whoever has
+    waited for `admission.max_wait` goes before all."""
+    group: str | None = Field(default=None, min_length=1, max_length=64)
+    """At most one model of a group is loaded at a time."""
+    exclusive: bool = False
+    """No other model is loaded beside it."""
     concurrency: int | None = Field(default=None, ge=1)
     """Requests at once per instance; more wait. Unset: as many as come (the engine batches)."""
     start_timeout: Duration | None = None
@@ -366,6 +373,9 @@ class KeyConfig(Section):
     """Ids of the models it may use; unset: all."""
     concurrency: int | None = Field(default=None, ge=1)
     """Requests at once; more are refused. Unset: as many as the front takes."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Added to the model's `priority` for its requests; of those that wait for one model the higher is served
+    first."""
     expires: Moment | None = None
     """Refused from then on: `2027-01-31` (its first instant in UTC) or `2027-01-31T12:00:00Z`."""
 

@@ -305,6 +305,9 @@ class _Builder:
             pin=said.pin,
             preload=said.preload,
             concurrency=said.concurrency,
+            priority=said.priority,
+            group=said.group or "",
+            exclusive=said.exclusive,
             created=candidate.created,
         )
         choice = choose(bare, self._machine, self._installed)

@@ -90,6 +90,12 @@ class Model:
     pin: bool = False
     preload: bool = False
     concurrency: int | None = None
+    priority: int = 0
+    """Of models that are waited for, the higher is started first."""
+    group: str = ""
+    """At most one model of a group is loaded at a time; empty: of none."""
+    exclusive: bool = False
+    """No other model is loaded beside it."""
     spec: LaunchSpec | None = None
     wire: Wire = field(default_factory=lambda: Wire(""))
     endpoint: EndpointTarget | None = None

@@ -144,6 +144,7 @@ def _key(name: str, entry: KeyConfig, source: str) -> Key:
         admin=entry.scope == "admin",
         models=None if entry.models is None else frozenset(entry.models),
         concurrency=entry.concurrency,
+        priority=entry.priority,
         expires=entry.expires,
         source=source,
     )

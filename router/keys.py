@@ -125,6 +125,8 @@ class Key:
     models: frozenset[str] | None = None
     """Ids it may use; None: all."""
     concurrency: int | None = None
+    priority: int = 0
+    """Added to the model's for its requests."""
     expires: float | None = None
     source: str = ""
     """Where it is written: `config`, or `file`."""
@@ -142,7 +144,7 @@ class Use:
 class KeyHolder:
     """`router.ports.Holder`: one key, in one of the ways it can let a request in."""
 
-    __slots__ = ("_counts", "_grant", "admin", "by_cookie", "inner", "key")
+    __slots__ = ("_counts", "_grant", "admin", "by_cookie", "inner", "key", "priority")
 
     def __init__(self, grant: Grant, *, counts: bool = False, by_cookie: bool = False) -> None:
         self._grant = grant
@@ -151,6 +153,7 @@ class KeyHolder:
         self.admin = grant.key.admin
         self.by_cookie = by_cookie
         self.inner = grant.inner
+        self.priority = grant.key.priority
 
     def __repr__(self) -> str:
         return f"<KeyHolder {self.key} admin={self.admin} by_cookie={self.by_cookie}>"

@@ -134,10 +134,12 @@ class Upstreams(Protocol):
         """A lease on a ready instance with a free slot, or None. A dict lookup and a counter."""
         ...
 
-    async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> Lease:
+    async def lease(
+        self, route: Route, *, timeout: float | None = None, request: str = "", priority: int = 0
+    ) -> Lease:
         """A lease, waiting for a start, a slot or memory as long as the settings (or *timeout*) allow.
 
-        *request* is the request's id: why it waited is remembered under it.
+        *request* is the request's id: why it waited is remembered under it. *priority* is its key's.
         Cancelling the call gives the place in the queue back. Raises what `Refusals` knows.
         """
         ...
@@ -235,6 +237,11 @@ class Holder(Protocol):
     @property
     def admin(self) -> bool:
         """May do everything."""
+        ...
+
+    @property
+    def priority(self) -> int:
+        """Of its requests among those that wait: the higher goes first."""
         ...
 
     @property

@@ -98,7 +98,11 @@ class Reach:
                 lease = exchange.lease
                 if lease is None:
                     self.begin_waiting()
-                    lease = await shared.upstreams.lease(route, request=exchange.request_id)
+                    lease = await shared.upstreams.lease(
+                        route,
+                        request=exchange.request_id,
+                        priority=0 if exchange.holder is None else exchange.holder.priority,
+                    )
                     self.end_waiting()
                     exchange.leased(lease)
                 up = None if self._lost_kept else shared.pool.take(lease)

@@ -47,13 +47,15 @@ class FleetUpstreams:
             warmth = Warmth.BUSY
         return Standing(warmth, instance.leases, self._supervisor.forecast.load_seconds(model))
 
-    async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> Lease:
+    async def lease(
+        self, route: Route, *, timeout: float | None = None, request: str = "", priority: int = 0
+    ) -> Lease:
         """See `router.ports.Upstreams`."""
         model = route.handle
         assert isinstance(model, Model), "routes are made by CatalogDirectory"
         if model.endpoint is not None:
             return self._endpoints.lease(model)
-        return await self._supervisor.lease(model.id, timeout=timeout, request=request)
+        return await self._supervisor.lease(model.id, timeout=timeout, request=request, priority=priority)
 
     def waiting_note(self, route: Route) -> str:
         """See `router.ports.Upstreams`."""

@@ -8,13 +8,16 @@ here: the warm path does not come by.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from registry.engine import ModelId
+from supervisor.errors import SupervisorError
 from supervisor.ports import Clock
 from supervisor.view import Explanation, Step
+
+Lease = TypeVar("Lease")
 
 REQUESTS = 2048
 """Requests that waited and are remembered: with the longest queues, two generations of them."""
@@ -59,6 +62,22 @@ class Accounts:
             if len(self._requests) > REQUESTS:
                 self._requests.popitem(last=False)
         return account
+
+    def follow(
+        self, account: Account, granted: Callable[[Lease], None], refused: Callable[[SupervisorError], None]
+    ) -> tuple[Callable[[Lease], None], Callable[[SupervisorError], None]]:
+        """*granted* and *refused*, and its end is noted before either is called."""
+
+        def leased(lease: Lease) -> None:
+            self.close(account, "served")
+            granted(lease)
+
+        def denied(error: SupervisorError) -> None:
+            self.tell(account.model, "refuse", str(error))
+            self.close(account, "refused")
+            refused(error)
+
+        return leased, denied
 
     def close(self, account: Account, outcome: str) -> None:
         """It waits no more."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from registry.engine import DeviceId, ModelId
 from supervisor.eviction import Candidate, choose_victims, shortage
-from supervisor.lifecycle import State
+from supervisor.lifecycle import WITH_TREE, State
 from supervisor.policy import Policy
 
 WANTED_WITHIN = 120.0
@@ -47,6 +47,12 @@ class ModelPicture:
     another: whoever is left over from its turn stands behind those it was stopped for."""
     wanted: bool = False
     """To be started although nobody waits (preload), if it fits without evicting anybody."""
+    priority: int = 0
+    """The model's, and the highest of those who wait for it."""
+    group: str = ""
+    """At most one model of a group holds a tree at a time."""
+    exclusive: bool = False
+    """No other model has a tree while it has one."""
     pinned: bool = False
     idle: float = 0.0
     resident: float = 0.0
@@ -158,6 +164,8 @@ def can_never_fit(
             return f"needs {gib(bytes_)} on {device}, whose budget is {gib(budget)}"
         holders = {model: held[device] for model, held in (pinned or {}).items() if held.get(device)}
         if bytes_ > budget - sum(holders.values()):
+            if _is_token(device):
+                return f"may not be loaded beside {', '.join(sorted(holders))}, which is pinned"
             who = ", ".join(f"{model} ({gib(held)})" for model, held in sorted(holders.items()))
             return f"needs {gib(bytes_)} on {device}, whose budget is {gib(budget)} and where {who} is pinned"
     return None
@@ -176,12 +184,43 @@ def _cost_of(victim: ModelPicture) -> float:
     return victim.load_seconds * wanted_again
 
 
+EXCLUSIVE = DeviceId("exclusive ")
+GROUP = "group "
+"""Devices that no machine has: rules about who may be loaded beside whom, counted like memory."""
+
+
+def _is_token(device: DeviceId) -> bool:
+    return device == EXCLUSIVE or device.startswith(GROUP)
+
+
+def _with_tokens(picture: FleetPicture) -> FleetPicture:
+    """*picture* with `group` and `exclusive` as needs: a group has one token and each of its models needs it;
+    an exclusive model needs all the tokens of which everybody needs one."""
+    if not any(model.group or model.exclusive for model in picture.models):
+        return picture
+    everybody = len(picture.models)
+    exclusive = any(model.exclusive for model in picture.models)
+    budgets = {**picture.budgets, EXCLUSIVE: everybody}
+    models = []
+    for model in picture.models:
+        tokens: dict[DeviceId, int] = {}
+        if exclusive:
+            tokens[EXCLUSIVE] = everybody if model.exclusive else 1
+        if model.group:
+            group = DeviceId(GROUP + model.group)
+            tokens[group] = budgets[group] = 1
+        held = {**model.reserved, **tokens} if model.state in WITH_TREE else model.reserved
+        models.append(replace(model, need={**model.need, **tokens}, reserved=held))
+    return replace(picture, models=tuple(models), budgets=budgets)
+
+
 class _Round:
     """One call of `decide`: the books while going through the queue."""
 
     def __init__(self, picture: FleetPicture, policy: Policy) -> None:
         self.policy = policy
         self.releasing = picture.releasing
+        picture = _with_tokens(picture)
         self.budgets = picture.budgets
         self.decisions: list[Decision] = []
         self.notes: dict[ModelId, str] = {}
@@ -216,13 +255,18 @@ class _Round:
 
     def plan(self) -> Plan:
         stopped = [m for m in self.models if m.state is State.STOPPED]
-        waiting = sorted((m for m in stopped if m.waiting), key=lambda m: (-m.oldest_wait, m.model))
+        waiting = sorted((m for m in stopped if m.waiting), key=self._turn)
         for model in waiting:
             self._admit(model, evict=True)
         for model in stopped:
             if model.wanted and not model.waiting:
                 self._admit(model, evict=False)
         return Plan(tuple(self.decisions), self.ask_again, self.notes)
+
+    def _turn(self, model: ModelPicture) -> tuple[bool, int, float, ModelId]:
+        """Who has waited for `max_wait` comes first, whatever their priority: so priorities starve nobody."""
+        overdue = model.oldest_wait >= self.policy.max_wait
+        return (not overdue, 0 if overdue else -model.priority, -model.oldest_wait, model.model)
 
     def _admit(self, model: ModelPicture, *, evict: bool) -> None:
         never = can_never_fit(model.need, self.budgets, self.pinned)
@@ -246,7 +290,8 @@ class _Round:
         self._move(self.unclaimed, model.need, -1)
 
     def _start(self, model: ModelPicture) -> None:
-        self.decisions.append(Start(model.model, model.need))
+        reserve = {device: bytes_ for device, bytes_ in model.need.items() if not _is_token(device)}
+        self.decisions.append(Start(model.model, reserve))
         self._move(self.free, model.need, -1)
         self._move(self.unclaimed, model.need, -1)
         self.starting.append(model)
@@ -274,8 +319,9 @@ class _Round:
 
     @staticmethod
     def _share_a_device(one: ModelPicture, other: ModelPicture) -> bool:
-        held = one.reserved or one.need
-        return not held or not other.need or any(device in other.need for device in held)
+        held = {device for device in one.reserved or one.need if not _is_token(device)}
+        needed = {device for device in other.need if not _is_token(device)}
+        return not held or not needed or bool(held & needed)
 
     def _make_room(self, model: ModelPicture) -> bool:
         """Evict whom it takes, once what is already leaving does not suffice; whether room is on its way."""

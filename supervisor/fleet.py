@@ -36,7 +36,7 @@ from supervisor.ports import ChildRecord, EventKind, Leftover, SupervisorEvent, 
 from supervisor.reaping import reap
 from supervisor.release import Releases, named
 from supervisor.view import Explanation, FleetView, InstanceView
-from supervisor.wording import record, situation
+from supervisor.wording import loading, record, situation
 from supervisor.world import World
 
 MEASURE_EVERY = 5.0
@@ -169,7 +169,7 @@ class Supervisor:
         return self.pool.lease_now(model)
 
     async def lease(
-        self, model: ModelId, *, timeout: float | None = None, request: str = ""
+        self, model: ModelId, *, timeout: float | None = None, request: str = "", priority: int = 0
     ) -> InstanceLease:
         """A lease, waiting for a start, for memory or for a slot as `ask` says.
 
@@ -191,7 +191,9 @@ class Supervisor:
             if not future.done():
                 future.set_exception(error)
 
-        waiter = self.ask(model, timeout=timeout, request=request, granted=granted, refused=refused)
+        waiter = self.ask(
+            model, timeout=timeout, request=request, priority=priority, granted=granted, refused=refused
+        )
         try:
             return await future
         except asyncio.CancelledError:
@@ -207,6 +209,7 @@ class Supervisor:
         *,
         timeout: float | None = None,
         request: str = "",
+        priority: int = 0,
         granted: Callable[[InstanceLease], None],
         refused: Callable[[SupervisorError], None],
     ) -> Waiter:
@@ -242,23 +245,19 @@ class Supervisor:
         limit = self.policy.request_timeout if timeout is None else timeout
         account = self.accounts.open(request, model, *situation(self._picture(), model))
 
-        def leased(lease: InstanceLease) -> None:
-            self.accounts.close(account, "served")
-            granted(lease)
-
-        def denied(error: SupervisorError) -> None:
-            self.accounts.tell(model, "refuse", str(error))
-            self.accounts.close(account, "refused")
-            refused(error)
-
-        waiter = self.pool.ask(model, timeout=limit, granted=leased, refused=denied)
+        leased, denied = self.accounts.follow(account, granted, refused)
+        waiter = self.pool.ask(model, timeout=limit, priority=priority, granted=leased, refused=denied)
         waiter.left = lambda: self.accounts.close(account, "gone")
         return waiter
 
     @staticmethod
     def _too_large(model: ModelId, why: str) -> ModelTooLargeError:
         return ModelTooLargeError(
-            f"{model} {why}; a smaller quantisation or context, or a larger memory budget, would help"
+            f"{model} {why}"
+            + (
+                "; a smaller quantisation or context, or a larger memory budget, would help"
+                * ("needs" in why)
+            )
         )
 
     # -- what control does -------------------------------------------------------------------------
@@ -329,11 +328,7 @@ class Supervisor:
         if instance is None:
             return ""
         if instance.state is State.STARTING:
-            text = f"loading {model}"
-            estimate = snapshot.progress_of(self, instance)
-            if estimate is not None and estimate.left is not None:
-                text += f" {estimate.done:.0%} eta {estimate.left:.0f}s"
-            return f"{text}: {instance.note}" if instance.note else text
+            return loading(model, snapshot.progress_of(self, instance), instance.note)
         if instance.state is State.BACKOFF and instance.restart_helps:
             return f"restarting {model}"
         if instance.state is State.READY and self.pool.queue_length(model):
@@ -392,6 +387,14 @@ class Supervisor:
     def demand_changed(self, model: ModelId) -> None:
         """Somebody waits, left, or has made an instance idle that others wait for."""
         self.consider()
+
+    def comes_back_in(self, model: ModelId) -> float:
+        """Seconds until it is likely to be up, by what its starts took; no less than one."""
+        instance = self.instances[model]
+        seconds = self.forecast.guessed_load_seconds(instance.model)
+        if instance.state is State.STARTING:
+            seconds -= self.world.clock.now() - instance.started_at
+        return max(seconds, 1.0)
 
     def doubted(self, instance: Instance, generation: int) -> None:
         """A request failed on that incarnation: prove it again before anybody else is sent there."""

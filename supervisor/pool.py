@@ -73,6 +73,7 @@ class Waiter:
     pool: Pool
     timer: Timer | None = None
     over: bool = False
+    priority: int = 0
     left: Callable[[], None] = lambda: None
     """Told when it goes unanswered."""
 
@@ -94,6 +95,10 @@ class PoolOwner(Protocol):
 
     def phase(self, model: ModelId) -> str:
         """What those who wait for *model* wait for, for the time-out's message."""
+        ...
+
+    def comes_back_in(self, model: ModelId) -> float:
+        """Seconds after which another try makes sense for whoever is sent away."""
         ...
 
 
@@ -129,29 +134,40 @@ class Pool:
         model: ModelId,
         *,
         timeout: float,
+        priority: int = 0,
         granted: Callable[[InstanceLease], None],
         refused: Callable[[SupervisorError], None],
     ) -> Waiter:
-        """Join the queue for *model* for at most *timeout* seconds. Raises QueueFullError."""
+        """Join the queue for *model* for at most *timeout* seconds. Raises QueueFullError.
+
+        A place before those of a lower *priority*, as far as they have not waited for `max_wait` yet.
+        """
         queue = self._queues.get(model)
         if queue is not None and len(queue) >= self._policy.queue_per_model:
             raise QueueFullError(
                 f"{len(queue)} requests wait for {model} already (admission.queue_per_model)",
-                retry_after=5.0,
+                retry_after=self._owner.comes_back_in(model),
             )
         if self.waiting >= self._policy.queue_total:
             raise QueueFullError(
                 f"{self.waiting} requests wait already (admission.queue_total)",
-                retry_after=5.0,
+                retry_after=self._owner.comes_back_in(model),
             )
         if queue is None:
             queue = self._queues[model] = deque()
-        waiter = Waiter(model, self._clock.now(), granted, refused, self)
-        queue.append(waiter)
+        waiter = Waiter(model, self._clock.now(), granted, refused, self, priority=priority)
+        self._stand_in(queue, waiter)
         self.waiting += 1
         waiter.timer = self._clock.call_later(timeout, lambda: self._timed_out(waiter, timeout))
         self._owner.demand_changed(model)
         return waiter
+
+    def _stand_in(self, queue: deque[Waiter], waiter: Waiter) -> None:
+        place = len(queue)
+        overdue = waiter.since - self._policy.max_wait
+        while place and queue[place - 1].priority < waiter.priority and queue[place - 1].since > overdue:
+            place -= 1
+        queue.insert(place, waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """The waiter goes unanswered: its client has left."""
@@ -168,7 +184,7 @@ class Pool:
         waiter.refused(
             WaitTimeoutError(
                 f"waited {timeout:.0f} s for {waiter.model} (admission.request_timeout); last: {phase}",
-                retry_after=10.0,
+                retry_after=self._owner.comes_back_in(waiter.model),
             )
         )
         self._owner.demand_changed(waiter.model)
@@ -241,9 +257,15 @@ class Pool:
         return len(queue) if queue is not None else 0
 
     def oldest_wait(self, model: ModelId) -> float:
-        """Seconds the first in the queue has waited; 0 when nobody waits."""
+        """Seconds the longest waiting has waited; 0 when nobody waits."""
         queue = self._queues.get(model)
-        return self._clock.now() - queue[0].since if queue else 0.0
+        # Where all are equal the first is the oldest; a priority stands before older ones.
+        return self._clock.now() - min(waiter.since for waiter in queue) if queue else 0.0
+
+    def priority(self, model: ModelId) -> int:
+        """The highest of those who wait for *model*; 0 when nobody waits."""
+        queue = self._queues.get(model)
+        return max(waiter.priority for waiter in queue) if queue else 0
 
     def models_waited_for(self) -> tuple[ModelId, ...]:
         """Models with a queue."""

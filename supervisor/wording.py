@@ -9,6 +9,7 @@ from registry.engine import DeviceId, ModelId
 from supervisor.accounts import Accounts
 from supervisor.admission import Evict, FleetPicture, ModelPicture, Plan, Refuse, Start, gib
 from supervisor.lifecycle import State
+from supervisor.progress import Estimate
 
 _DOING: Mapping[State, str] = {
     State.STOPPED: "is not running",
@@ -37,6 +38,14 @@ def situation(picture: FleetPicture, model: ModelId) -> tuple[str, dict[str, Any
     ]
     text += f"; it needs {' and '.join(needs)}" if needs else ""
     return text, {"need_bytes": dict(mine.need), "free_bytes": free, "budget_bytes": dict(picture.budgets)}
+
+
+def loading(model: ModelId, estimate: Estimate | None, note: str) -> str:
+    """A start that is under way."""
+    text = f"loading {model}"
+    if estimate is not None and estimate.left is not None:
+        text += f" {estimate.done:.0%} eta {estimate.left:.0f}s"
+    return f"{text}: {note}" if note else text
 
 
 def record(accounts: Accounts, plan: Plan, picture: FleetPicture) -> None:

@@ -91,6 +91,8 @@ class Watch:
         self.granted: dict[ModelId, Mapping[DeviceId, int]] = {}
         """What was set aside for each tree when it started, until the tree is empty."""
         self.fleet: Fleet | None = None
+        self.priorities = 0
+        """1 where some go before others."""
         self._last = clock.now()
         self._instances: dict[ModelId, Instance] = {}
         self._unit = policy.drain_grace + policy.stop_grace + KILL_MARGIN + START_LIMIT
@@ -160,6 +162,17 @@ class Watch:
         if not self._instances[model].reserved and spec.footprint.total:
             raise ViolationError(f"I2: {model} is started without a reservation")
         self._alone(spec)
+        self._allowed(model)
+
+    def _allowed(self, model: ModelId) -> None:
+        mine = self._instances[model].model
+        for name in (self.launching.keys() | self.alive.keys()) - {model}:
+            instance = self._instances.get(name)
+            if instance is None or instance.state is State.STOPPED:
+                continue
+            other = instance.model
+            if mine.exclusive or other.exclusive or (mine.group and mine.group == other.group):
+                raise ViolationError(f"I2: {model} is started beside {name}, against the rules")
 
     def _alone(self, spec: LaunchSpec) -> None:
         mine = _devices(spec)
@@ -312,7 +325,8 @@ class Watch:
         One whose model has too few slots for all who wait may need several *turns* of it, and stands behind
         all other models in between.
         """
-        between = turns * len(self.books)
+        # Whoever of a higher priority was started just before is no victim until it is up.
+        between = turns * len(self.books) + self.priorities
         calm = self.policy.max_wait * (1 + turns) + (1 + ahead + between) * self._unit
         return calm + faults * (self._unit + self.policy.backoff_max * 1.2)
 

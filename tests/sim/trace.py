@@ -17,6 +17,8 @@ from tests.support.fakes import GIB
 
 GPU0, GPU1 = DeviceId("gpu0"), DeviceId("gpu1")
 
+_FLAGS = ("pin", "preload", "alone", "exclusive", "survives")
+
 START_LIMIT = 12.0
 """Longest a start takes in these worlds: then the readiness check gives up."""
 
@@ -33,6 +35,9 @@ class ModelPlan:
     preload: bool = False
     concurrency: int | None = None
     alone: bool = False
+    priority: int = 0
+    group: str = ""
+    exclusive: bool = False
     survives: bool = False
     """An earlier daemon left a tree of it."""
     version: int = 0
@@ -48,6 +53,7 @@ class Arrive:
     service: float
     patience: float | None = None
     """Seconds after which its client leaves, waiting or not; None: it stays."""
+    priority: int = 0
     fails: bool = False
     """Its connection breaks in the end, although the engine lives."""
 
@@ -123,8 +129,14 @@ class Trace:
         lines = [f"seed {self.seed}, {len(self.happenings)} happenings, budgets in GiB: {_gib(self.budgets)}"]
         lines += [
             f"  {m.name}: needs {_gib(m.need)} ttl={m.ttl:g} loads in {m.load_seconds:g} s"
-            + "".join(f" {flag}" for flag in ("pin", "preload", "alone", "survives") if getattr(m, flag))
+            + "".join(
+                f" {flag}"
+                for flag in ("pin", "preload", "alone", "exclusive", "survives")
+                if getattr(m, flag)
+            )
             + (f" concurrency={m.concurrency}" if m.concurrency else "")
+            + (f" group={m.group}" if m.group else "")
+            + (f" priority={m.priority}" if m.priority else "")
             for m in self.models
         ]
         return "\n".join(lines + [f"  {happening}" for happening in self.happenings])
@@ -152,6 +164,8 @@ class _Maker:
         with_gpus = dice.random() < 0.4
         budgets = {HOST: 40 * GIB, GPU0: 24 * GIB, GPU1: 24 * GIB} if with_gpus else {HOST: 20 * GIB}
         models = tuple(self._model(f"m{number}", with_gpus=with_gpus) for number in range(dice.randint(2, 6)))
+        if dice.random() < 0.3:
+            models = tuple(self._ruled(model) for model in models)
         horizon = horizon or dice.choice([150.0, 300.0, 600.0])
         faults = dice.choice([0.0, 0.0, 1.0, 1.0, 3.0])
         happenings = [*self._traffic(len(models), horizon), *self._misfortune(len(models), horizon, faults)]
@@ -197,6 +211,18 @@ class _Maker:
             survives=dice.random() < 0.1,
         )
 
+    def _ruled(self, model: ModelPlan) -> ModelPlan:
+        """With priorities, groups and exclusive ones."""
+        dice = self.dice
+        return replace(
+            model,
+            priority=dice.choice([-5, 0, 0, 5]),
+            group=dice.choice(["", "", "one", "two"]),
+            exclusive=dice.random() < 0.1,
+            # A survivor's neighbours are none of the daemon's choice.
+            survives=False,
+        )
+
     # -- traffic
 
     def _traffic(self, models: int, horizon: float) -> Iterator[Happening]:
@@ -207,7 +233,9 @@ class _Maker:
     def _arrive(self, at: float, model: int, *, longest: float = 6.0) -> Arrive:
         dice = self.dice
         patience = dice.choice([0.0, 0.5, 3.0, 20.0]) if dice.random() < 0.1 else None
-        return Arrive(at, model, dice.uniform(0.05, longest), patience, fails=dice.random() < 0.03)
+        priority = dice.choice([0, 0, 0, 1, 9]) if dice.random() < 0.2 else 0
+        service, fails = dice.uniform(0.05, longest), dice.random() < 0.03
+        return Arrive(at, model, service, patience, priority, fails)
 
     def _poisson(self, rate: float, horizon: float) -> Iterator[float]:
         at = self.dice.expovariate(rate)

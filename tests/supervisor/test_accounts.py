@@ -19,7 +19,7 @@ def test_a_request_is_told_who_was_in_its_way_and_what_was_stopped_for_it() -> N
     fleet = two_that_do_not_fit()
     first = fleet.request("a")
     fleet.advance(20)
-    waits = fleet.request("b", id="req-1")
+    waits = fleet.request("b", named="req-1")
     fleet.advance(10)
     now = fleet.supervisor.explain("req-1")
     assert now is not None
@@ -50,8 +50,8 @@ def test_a_request_is_told_who_was_in_its_way_and_what_was_stopped_for_it() -> N
 def test_a_refusal_and_a_client_that_left_are_told_apart() -> None:
     fleet = Fleet((make_model("a"),))
     fleet.fake.scripts[A] = [Script(ready_after=None, exit_after=2.0, tail=("no such flag",))]
-    leaver = fleet.request("a", id="left").waiter
-    fleet.request("a", id="stayed")
+    leaver = fleet.request("a", named="left").waiter
+    fleet.request("a", named="stayed")
     fleet.advance(1)
     assert leaver is not None
     leaver.cancel()
@@ -69,7 +69,7 @@ def test_who_is_served_at_once_is_not_remembered() -> None:
     fleet = Fleet((make_model("a"),))
     fleet.request("a")
     fleet.advance(10)
-    assert fleet.request("a", id="warm").lease is not None
+    assert fleet.request("a", named="warm").lease is not None
     assert fleet.supervisor.explain("warm") is None
 
 

@@ -415,7 +415,9 @@ class Fleet:
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.models, self.fake.world, self.policy)
 
-    def request(self, model: str, *, timeout: float | None = None, id: str = "") -> Request:  # noqa: A002
+    def request(
+        self, model: str, *, timeout: float | None = None, named: str = "", priority: int = 0
+    ) -> Request:
         """Ask for a lease as the router does: the warm path first, then the queue."""
         request = Request(ModelId(model))
         request.lease = self.supervisor.lease_now(request.model)
@@ -434,7 +436,12 @@ class Fleet:
 
         try:
             request.waiter = self.supervisor.ask(
-                request.model, timeout=timeout, request=id, granted=granted, refused=refused
+                request.model,
+                timeout=timeout,
+                request=named,
+                priority=priority,
+                granted=granted,
+                refused=refused,
             )
         except SupervisorError as error:
             request.error = error

@@ -87,7 +87,9 @@ class FakeUpstreams:
     def lease_now(self, route: Route) -> Lease | None:
         return self._new() if self.ready and route.model not in self.broken else None
 
-    async def lease(self, route: Route, *, timeout: float | None = None, request: str = "") -> Lease:
+    async def lease(
+        self, route: Route, *, timeout: float | None = None, request: str = "", priority: int = 0
+    ) -> Lease:
         if route.model in self.broken:
             raise self.broken[route.model]
         if self.ready:
