@@ -45,8 +45,12 @@ class Needs:
 NO_NEEDS = Needs()
 
 
+GENERATES = frozenset({Capability.GENERATE})
+"""What endpoints that generate need: this very set, so that they are known by it."""
+
+
 def _table() -> dict[str, Endpoint]:
-    gen, c, p = frozenset({Capability.GENERATE}), Capability, Protocol
+    gen, c, p = GENERATES, Capability, Protocol
     pooled = frozenset({c.EMBED, c.RERANK, c.CLASSIFY})
     rows = [
         Endpoint("/v1/chat/completions", gen, streams=True),

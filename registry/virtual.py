@@ -126,19 +126,18 @@ def choose(
     models: Iterable[Model],
     wish: Wish,
     endpoint: Endpoint,
-    needs: Needs,
     *,
     standing: Callable[[Model], Standing],
     allowed: Allowed | None = None,
 ) -> tuple[Model, ...]:
-    """Those of *models* that can serve, best first: what is warm, then what is cheapest to bring up.
+    """*models*, which all fit *wish*, best first: what is warm, then what is cheapest to bring up.
 
     Among the warm the least busy; among the cold what takes the fewest seconds to load, learned, else guessed
     by its bytes. A model without a chat template comes after those that have one where messages are sent.
     """
     found = []
     for place, model in enumerate(models):
-        if (allowed is None or allowed(model.id)) and fits(model, wish, endpoint, needs):
+        if allowed is None or allowed(model.id):
             now = standing(model)
             if not wish.loaded or now.warmth in (Warmth.READY, Warmth.BUSY):
                 cost = now.in_flight if now.warmth is Warmth.READY else bring_up_seconds(model, now)

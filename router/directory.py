@@ -13,13 +13,16 @@ from registry.errors import CapabilityMissingError, NothingLoadedError, Registry
 from registry.gate import Allowed, able, lacking, longest_answer, unmet
 from registry.model import Model
 from registry.resolve import Named
-from registry.virtual import Standing, Virtual, Wish, choose, in_order, is_auto, parse_wish
+from registry.virtual import Standing, Virtual, Wish, choose, fits, in_order, is_auto, parse_wish
 from router.edits import Edits, make_edits
 from router.needs import EVERYTHING, NeedsReader
 from router.ports import Choice, Chosen, Holder, Route
 
 MOST_TRIED = 3
 """Models of `auto` that are asked for one request: each may cost a start."""
+
+MOST_WISHES = 256
+"""Remembered; each takes a few microseconds per model to find out anew."""
 
 ANY_REASON = frozenset({"failure", "overload"})
 
@@ -39,6 +42,10 @@ class CatalogDirectory:
         self.standing = standing
         self._routes: Mapping[str, Route] = {}
         self._variants: Mapping[Named, Route] = {}
+        self._passed: dict[tuple[str | None, str], Route] = {}
+        """By id and path: what was found to be served."""
+        self._fitting: dict[tuple[Wish, str, Needs], tuple[Model, ...]] = {}
+        """By what is asked for: models that have it, which changes only with the catalog."""
         self.publish(catalog)
 
     def publish(self, catalog: Catalog) -> None:
@@ -54,10 +61,15 @@ class CatalogDirectory:
             for model in models
             for adapter in model.adapters
         }
+        self._fitting.clear()
+        self._passed.clear()
         self.catalog = catalog
 
     def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route | Choice:
         """See `router.ports.Directory`; raises the model's own problem when it cannot be served."""
+        known = self._passed.get((name, endpoint.path))
+        if known is not None:
+            return known
         allowed = None if holder is None else holder.may_use
         catalog, route = self.catalog, None if name is None else self._routes.get(name)
         if route is None:
@@ -66,6 +78,8 @@ class CatalogDirectory:
                 return self._choice(found.name)
             route = self.named(found)
         catalog.checked(catalog.models[ModelId(route.model)], endpoint, allowed=allowed)
+        if name == route.model:
+            self._passed[name, endpoint.path] = route
         return route
 
     def named(self, found: Named) -> Route:
@@ -76,8 +90,15 @@ class CatalogDirectory:
         self, wish: Wish, endpoint: Endpoint, needs: Needs, allowed: Allowed | None
     ) -> tuple[Model, ...]:
         """Models for *wish*, best first."""
-        models = self.catalog.models.values()
-        return choose(models, wish, endpoint, needs, standing=self.standing, allowed=allowed)
+        asked = (wish, endpoint.path, needs)
+        fitting = self._fitting.get(asked)
+        if fitting is None:
+            models = self.catalog.models.values()
+            fitting = tuple(model for model in models if fits(model, wish, endpoint, needs))
+            if len(self._fitting) >= MOST_WISHES:
+                self._fitting.clear()
+            self._fitting[asked] = fitting
+        return choose(fitting, wish, endpoint, standing=self.standing, allowed=allowed)
 
     def _choice(self, name: str) -> Choice:
         if is_auto(name):
@@ -109,6 +130,8 @@ class AutoChoice:
         wanted: list[str] = sorted(wish.capabilities | needs.capabilities)
         if wish.context:
             wanted.append(f"a context of {wish.context} tokens")
+        if needs.tokens is not None:
+            wanted.append(f"room for an answer of {needs.tokens} tokens")
         what = f"that serves {endpoint.path}" + (f" with {', '.join(wanted)}" if wanted else "")
         if wish.loaded:
             return NothingLoadedError(f"{self._name}: no model {what} is loaded now; `auto` loads one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from registry.capability import NO_NEEDS, Capability, Endpoint
+from registry.capability import GENERATES, NO_NEEDS, Endpoint
 from router.call_text import Shapes
 from router.echo import AnswerFilter, ModelEcho
 from router.edits import NO_EDITS
@@ -103,7 +103,7 @@ def plan(
     else:
         asked = read_json(body)
     request = _Request(body, head, endpoint, asked)
-    generates = Capability.GENERATE in endpoint.needs
+    generates = endpoint.needs is GENERATES
     found = directory.route(asked.model, endpoint, holder)
     if not isinstance(found, Route):
         chosen = found(found.read(body) if generates else NO_NEEDS, endpoint, holder)

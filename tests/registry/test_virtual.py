@@ -11,7 +11,7 @@ from registry.catalog import Catalog
 from registry.errors import VirtualNameError
 from registry.model import Model
 from registry.resolve import Named
-from registry.virtual import Standing, Virtual, Warmth, Wish, choose, in_order, parse_wish
+from registry.virtual import Standing, Virtual, Warmth, Wish, choose, fits, in_order, parse_wish
 from tests.support.models import catalog_of, command
 
 C = Capability
@@ -30,14 +30,17 @@ CATALOG = catalog_of(
 
 
 def chosen(name: str, *, catalog: Catalog = CATALOG, **standings: Standing) -> list[str]:
+    wish = parse_wish(name)
     found = choose(
-        catalog.models.values(),
-        parse_wish(name),
-        CHAT,
-        NO_NEEDS,
-        standing=lambda model: standings.get(model.id, Standing()),
+        fitting(wish, catalog=catalog), wish, CHAT, standing=lambda model: standings.get(model.id, Standing())
     )
     return [model.id for model in found]
+
+
+def fitting(
+    wish: Wish, needs: Needs = NO_NEEDS, path: str = "/v1/chat/completions", *, catalog: Catalog = CATALOG
+) -> list[Model]:
+    return [model for model in catalog.models.values() if fits(model, wish, ENDPOINTS[path], needs)]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +101,7 @@ def test_loaded_takes_only_what_is_there_or_on_its_way() -> None:
 
 def test_the_request_and_the_endpoint_narrow_the_choice() -> None:
     def by(needs: Needs, path: str = "/v1/chat/completions") -> list[str]:
-        models = CATALOG.models.values()
-        found = choose(models, Wish(), ENDPOINTS[path], needs, standing=lambda _: Standing())
-        return [model.id for model in found]
+        return [model.id for model in fitting(Wish(), needs, path)]
 
     assert by(Needs(frozenset({C.VISION}))) == ["big"]
     assert by(Needs(frozenset(), 60_000)) == ["big"]
@@ -108,14 +109,7 @@ def test_the_request_and_the_endpoint_narrow_the_choice() -> None:
 
 
 def test_only_what_is_allowed_is_chosen() -> None:
-    found = choose(
-        CATALOG.models.values(),
-        Wish(),
-        CHAT,
-        NO_NEEDS,
-        standing=lambda _: Standing(),
-        allowed={"big"}.__contains__,
-    )
+    found = choose(fitting(Wish()), Wish(), CHAT, standing=lambda _: Standing(), allowed={"big"}.__contains__)
     assert [model.id for model in found] == ["big"]
 
 

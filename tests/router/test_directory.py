@@ -162,6 +162,9 @@ def test_auto_says_what_nobody_can() -> None:
         CapabilityMissingError, match=r"auto:vision,context>=1M.* with vision, a context of 1048576"
     ):
         planned_by(several(), "auto:vision,context>=1M", messages=[])
+    small = CatalogDirectory(catalog_of({"text": MODELS["text"]}))
+    with pytest.raises(CapabilityMissingError, match="room for an answer of 99999999 tokens"):
+        planned_by(small, "auto", messages=[], max_tokens=99999999)
     with pytest.raises(NothingLoadedError, match="auto:loaded"):
         planned_by(several(), "auto:loaded", messages=[])
     with pytest.raises(CapabilityMissingError, match="/v1/embeddings"):
