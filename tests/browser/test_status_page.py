@@ -176,7 +176,7 @@ def test_what_a_waiting_model_waits_for_is_said(page: Page, tmp_path: Path) -> N
             page.until(model_says("busy", "ready"))
             with asking(daemon, "next", 1):
                 page.until(model_says("next", "waiting for memory: busy in use"))
-                page.sees("2.0 GiB of 3.0 GiB reserved")
+                page.sees("2.0 of 3.0 GiB budget reserved")
                 page.click(button("Cancel next"))
                 page.click("#confirm [data-danger]")
                 page.until(model_says("next", "Load"))

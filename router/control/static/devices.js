@@ -1,7 +1,7 @@
 // Who has what of each device's memory: one bar per device, one part per model.
 
 import { byId, keep, make, mark, write } from "./nodes.js";
-import { bytes } from "./words.js";
+import { bytes, share } from "./words.js";
 
 const COLOURS = 8;
 const colours = new Map();
@@ -16,8 +16,8 @@ export function colourOf(id) {
 export function partsOf(device, models) {
   const held = [];
   for (const model of models) {
-    const share = model.memory.devices.find((one) => one.device === device.id);
-    if (share) held.push({ id: model.id, reserved: share.reserved_bytes, measured: share.measured_bytes });
+    const has = model.memory.devices.find((one) => one.device === device.id);
+    if (has) held.push({ id: model.id, reserved: has.reserved_bytes, measured: has.measured_bytes });
   }
   const measured = held.reduce((sum, one) => sum + (one.measured ?? 0), 0);
   const taken = held.reduce((sum, one) => sum + Math.max(one.reserved, one.measured ?? 0), 0);
@@ -38,7 +38,11 @@ export function renderDevices(status) {
 function build() {
   const card = make("article", "card device");
   const head = make("div", "head");
-  head.append(make("h3"), make("span", "dim"), make("span", "sum"));
+  const what = make("div"), sum = make("div", "sum");
+  what.append(make("h3"), make("span", "dim"));
+  sum.append(make("i", "swatch"), make("span"));
+  mark(sum.firstChild, "data-colour", "budget");
+  head.append(what, sum);
   const bar = make("div", "stack");
   bar.setAttribute("aria-hidden", "true"); // the legend says the same in words
   bar.append(make("div", "held"), make("i", "other"), make("i", "budget"));
@@ -48,11 +52,12 @@ function build() {
 
 function update(card, device, models) {
   const [head, bar, legend] = card.children;
-  const [name, kind, sum] = head.children;
+  const [what, sum] = head.children;
+  const [name, kind] = what.children;
   const { held, other, free, whole } = partsOf(device, models);
   write(name, device.id);
   write(kind, device.name);
-  write(sum, `${bytes(device.reserved_bytes)} of ${bytes(device.budget_bytes)} reserved`);
+  write(sum.lastChild, `${share(device.reserved_bytes, device.budget_bytes)} budget reserved`);
   mark(sum, "title", "What models were promised, of what modelyard may promise on this device (its budget)");
 
   const [stack, rest, budget] = bar.children;
@@ -70,13 +75,11 @@ function update(card, device, models) {
   rest.style.setProperty("--part", (other ?? 0) / whole);
   mark(rest, "title", `Other programs: ${bytes(other)}`);
   budget.style.setProperty("--at", Math.min(1, device.budget_bytes / whole));
-  budget.hidden = device.budget_bytes >= device.total_bytes;
   mark(budget, "title", `Budget: ${bytes(device.budget_bytes)}`);
 
   const rows = held.map((one) => ({ key: `m ${one.id}`, colour: colourOf(one.id), label: one.id, value: said(one) }));
   if (other !== null) rows.push({ key: "other", colour: "other", label: "Other programs", value: bytes(other) });
-  rows.push({ key: "free", colour: "free", label: "Free", value: `${bytes(free)} of ${bytes(device.total_bytes)}` });
-  if (!budget.hidden) rows.push({ key: "budget", colour: "budget", label: "Budget", value: bytes(device.budget_bytes) });
+  rows.push({ key: "free", colour: "free", label: "Free", value: share(free, device.total_bytes) });
   keep(legend, rows, (row) => row.key, (row) => {
     const item = make("li");
     item.append(make("i", "swatch"), make("span", row.key.startsWith("m ") ? "mono" : ""), make("b"));
@@ -89,5 +92,5 @@ function update(card, device, models) {
 }
 
 function said({ measured, reserved }) {
-  return measured === null ? `${bytes(reserved)} reserved` : `${bytes(measured)} of ${bytes(reserved)}`;
+  return measured === null ? `${bytes(reserved)} reserved` : share(measured, reserved);
 }

@@ -23,7 +23,7 @@ export const shownLog = () => opened;
 export function openLog(id, button) {
   opener = button;
   if (opened === id) {
-    byId("lines").focus();
+    byId("lines").focus({ preventScroll: true });
     return;
   }
   stream?.close();
@@ -44,7 +44,7 @@ export function openLog(id, button) {
     refused: (_, message) => state(message),
   });
   stream.open();
-  byId("lines").focus();
+  byId("lines").focus({ preventScroll: true });
 }
 
 export function closeLog() {
@@ -112,8 +112,9 @@ function show(line) {
 function count() {
   const box = byId("lines");
   const all = box.childElementCount;
+  const lines = all === 1 ? "1 line" : `${all} lines`;
   const found = wanted ? [...box.children].filter((line) => !line.hidden).length : all;
-  write(byId("log-count"), wanted ? `${found} of ${all} lines` : `${all} lines`);
+  write(byId("log-count"), wanted ? `${found} of ${lines}` : lines);
   write(byId("log-none"), all && !found ? "No line has that." : "");
   const more = byId("log-follow");
   write(more.lastElementChild, !follows && missed ? `Follow (${missed} new)` : "Follow");

@@ -8,6 +8,12 @@ export function bytes(count) {
   return `${unit < 2 || count >= 100 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
 }
 
+// A part and its whole, the unit once where it is the same: "57.0 of 60.0 GiB".
+export function share(part, whole) {
+  const [number, unit] = bytes(part).split(" ");
+  return unit === bytes(whole).split(" ")[1] ? `${number} of ${bytes(whole)}` : `${bytes(part)} of ${bytes(whole)}`;
+}
+
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 60) return `${Math.floor(seconds)} s`;
