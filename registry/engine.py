@@ -77,6 +77,15 @@ class StopPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class BusyPage:
+    """Where an engine says how many requests it works at: asked once when it seems to be idle."""
+
+    path: str
+    counts: tuple[str, ...]
+    """Gauges of Prometheus' text format, or top-level keys of a JSON object; their sum counts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Footprint:
     """Bytes an instance needs per device, and where the figure comes from."""
 
@@ -106,6 +115,8 @@ class LaunchSpec:
     """(relative name, absolute target): symbolic links made in the child's private working directory."""
     readiness: tuple[ReadinessStep, ...] = ()
     stop: StopPolicy = StopPolicy()
+    busy: BusyPage | None = None
+    """Unset: it does not say, and what we leased has to do."""
     footprint: Footprint = Footprint({})
     measures_free_memory: bool = False
     """Sizes itself by the free memory it finds, so it must start alone on its device."""

@@ -51,6 +51,7 @@ from router.service import (
 from router.shared import FrontPorts, request_ids
 from router.upstreams import FleetUpstreams
 from router.welcome import welcome
+from supervisor.busyness import HttpBusyness
 from supervisor.clock import SystemClock
 from supervisor.fleet import Supervisor
 from supervisor.journal import SqliteJournal
@@ -228,6 +229,7 @@ class Daemon:
             clock=self.clock,
             launcher=launcher,
             readiness=HttpReadiness(tasks=self._tasks, clock=self.clock),
+            busyness=HttpBusyness(tasks=self._tasks),
             memory=self.memory,
             ports=LoopbackPorts(),
             journal=self.journal,

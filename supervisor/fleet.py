@@ -29,11 +29,11 @@ from supervisor.forecast import Forecast
 from supervisor.instance import Instance
 from supervisor.lifecycle import WITH_TREE, Event, State
 from supervisor.news import Unwanted
-from supervisor.picture import fleet_picture, idleness
+from supervisor.picture import fleet_picture
 from supervisor.policy import Policy
 from supervisor.pool import InstanceLease, Pool, Waiter
 from supervisor.ports import ChildRecord, EventKind, Leftover, SupervisorEvent, Timer
-from supervisor.reaping import reap
+from supervisor.reaper import Reaper
 from supervisor.release import Releases, named
 from supervisor.view import Explanation, FleetView, InstanceView
 from supervisor.wording import loading, record, situation
@@ -63,6 +63,7 @@ class Supervisor:
         self.releases = Releases(
             world.clock, world.memory, timeout=policy.free_timeout, freed=self.consider, late=self._held_on
         )
+        self.reaper = Reaper(world, self.pool, self.instances, self._emit)
         self.forecast = Forecast(world.journal, self._budgets)
         self._to_preload: set[ModelId] = set()
         self._retired: set[ModelId] = set()
@@ -71,7 +72,6 @@ class Supervisor:
         self._considering = False
         self._again = False
         self._admission_timer: Timer | None = None
-        self._reaping_timer: Timer | None = None
         self._measuring_timer: Timer | None = None
         self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         for model in models:
@@ -148,7 +148,8 @@ class Supervisor:
         """Refuse what waits, give open answers *drain_grace* seconds, stop every tree and wait until it is
         gone."""
         self.stopping = True
-        for timer in (self._admission_timer, self._reaping_timer, self._measuring_timer):
+        self.reaper.close()
+        for timer in (self._admission_timer, self._measuring_timer):
             if timer is not None:
                 timer.cancel()
         for model in self.pool.models_waited_for():
@@ -303,7 +304,7 @@ class Supervisor:
         """
         instance = self._owned(model)
         instance.pinned_by_hand = pinned
-        self._reap()
+        self.reaper.look()
         self.consider()
         return snapshot.instance_view(self, instance)
 
@@ -372,7 +373,7 @@ class Supervisor:
         if instance.state is State.BACKOFF and instance.model.preload:
             self._to_preload.add(instance.id)
         if instance.state is State.READY:
-            self._reap()
+            self.reaper.look()
         self._forget_if_gone(instance)
         self.consider()
         for settled, future in list(self._watchers):
@@ -454,22 +455,6 @@ class Supervisor:
             self._admission_timer = None
         if seconds is not None:
             self._admission_timer = self.world.clock.call_later(seconds, self.consider)
-
-    # -- idleness ----------------------------------------------------------------------------------
-
-    def _reap(self) -> None:
-        """Stop what has been idle for its ttl, and look again when the next may be."""
-        if self._reaping_timer is not None:
-            self._reaping_timer.cancel()
-            self._reaping_timer = None
-        if self.stopping:
-            return
-        found = reap(idleness(self.instances.values(), self.pool, now=self.world.clock.now()))
-        if found.look_again_in is not None:
-            self._reaping_timer = self.world.clock.call_later(found.look_again_in, self._reap)
-        for model in found.stop:
-            self._emit(EventKind.REAPED, model, ttl=self.instances[model].model.ttl)
-            self.instances[model].stop()
 
     # -- memory ------------------------------------------------------------------------------------
 

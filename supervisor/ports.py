@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from config.vocabulary import EngineName
-from registry.engine import DeviceId, LaunchSpec, ModelId, StopPolicy
+from registry.engine import BusyPage, DeviceId, LaunchSpec, ModelId, StopPolicy
 
 # -- time ------------------------------------------------------------------------------------------
 
@@ -195,6 +195,17 @@ class Readiness(Protocol):
     def check(self, child: Child, spec: LaunchSpec, listener: ReadinessListener) -> Cancellable:
         """Poll until ready, fatal, stalled (`spec.stall_timeout` without a sign of progress) or
         `spec.start_timeout` is over."""
+        ...
+
+
+# -- idleness --------------------------------------------------------------------------------------
+
+
+class Busyness(Protocol):
+    """Asks an engine whether it works."""
+
+    def ask(self, record: ChildRecord, page: BusyPage, answered: Callable[[int | None], None]) -> None:
+        """Call *answered* later, once: requests it works at; None when it does not say."""
         ...
 
 

@@ -10,6 +10,7 @@ from registry.engine import DeviceId, Diagnosis
 from registry.model import Model
 from supervisor.errors import ModelFailedError
 from supervisor.ports import (
+    Busyness,
     ChildRecord,
     Clock,
     EventSink,
@@ -32,6 +33,7 @@ class World:
     clock: Clock
     launcher: Launcher
     readiness: Readiness
+    busyness: Busyness
     memory: MemoryProbe
     ports: PortSource
     journal: Journal

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from config.vocabulary import EngineName
 from registry.capability import Capability
 from registry.engine import (
+    BusyPage,
     Diagnosis,
     Footprint,
     HttpOk,
@@ -173,6 +174,7 @@ class Vllm:
                 },
             ),
             readiness=(PortOwned(), HttpOk("/health"), Lists(model.id)),
+            busy=BusyPage("/metrics", ("vllm:num_requests_running", "vllm:num_requests_waiting")),
             stop=StopPolicy(repeat_term_seconds=10.0),
             footprint=Footprint(placed.devices, "models.memory" if options.memory_bytes else "estimate"),
             measures_free_memory=placed.measures,

@@ -17,6 +17,7 @@ from registry.capability import Capability
 from registry.engine import (
     HOST,
     Answers,
+    BusyPage,
     Diagnosis,
     Footprint,
     HttpOk,
@@ -116,6 +117,7 @@ class VllmMlx:
             env=environment(model, {}),
             links=placed.links,
             readiness=(PortOwned(), *placed.proof, Lists(model.id)),
+            busy=BusyPage("/v1/status", ("num_running", "num_waiting")),
             stop=StopPolicy(),
             footprint=Footprint(
                 {HOST: options.memory_bytes or placed.bytes},

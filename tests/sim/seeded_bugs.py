@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from registry.engine import DeviceId, ModelId
-from supervisor import admission, fleet, pool, reaping
+from supervisor import admission, fleet, pool, reaper, reaping
 from supervisor.admission import FleetPicture
 from supervisor.errors import SupervisorError
 from supervisor.instance import Instance
@@ -132,7 +132,7 @@ def _reap_one_in_use() -> tuple[Patch, ...]:
     def reap(instances: Any) -> Reaping:
         return right(replace(one, leases=0) for one in instances)
 
-    return ((fleet, "reap", reap),)
+    return ((reaper, "reap", reap),)
 
 
 def _forget_a_stop_that_overtakes_the_birth() -> tuple[Patch, ...]:

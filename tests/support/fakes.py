@@ -8,12 +8,22 @@ ports promise.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from config.vocabulary import EngineName
-from registry.engine import HOST, DeviceId, Diagnosis, Footprint, LaunchSpec, ModelId, StopPolicy, Wire
+from registry.engine import (
+    HOST,
+    BusyPage,
+    DeviceId,
+    Diagnosis,
+    Footprint,
+    LaunchSpec,
+    ModelId,
+    StopPolicy,
+    Wire,
+)
 from registry.model import Model, SourceKind
 from supervisor.errors import SupervisorError
 from supervisor.fleet import Supervisor
@@ -142,6 +152,9 @@ class FakeWorld:
         self.late: dict[int, float] = {}
         """Pids of trees that are gone, and until when they hold on to their GPUs' memory."""
         self.footprints: dict[int, Mapping[DeviceId, int]] = {}
+        self.at_work: dict[ModelId, int | None] = {}
+        """What engines that can be asked say they work at."""
+        self.asked: list[ModelId] = []
         self.ports_out: set[int] = set()
         self.spawns = 0
         self._next_port = 40000
@@ -155,6 +168,7 @@ class FakeWorld:
             clock=self.clock,
             launcher=self,
             readiness=self,
+            busyness=self,
             memory=self,
             ports=self,
             journal=self,
@@ -255,6 +269,13 @@ class FakeWorld:
         elif script.ready_after is not None:
             self.clock.call_later(max(script.ready_after - done, 0.001), ready)
         return check
+
+    # -- Busyness
+
+    def ask(self, record: ChildRecord, page: BusyPage, answered: Callable[[int | None], None]) -> None:
+        """As `at_work` says, a moment later."""
+        self.asked.append(record.model)
+        self.clock.call_later(0.01, lambda: answered(self.at_work.get(record.model, 0)))
 
     # -- MemoryProbe
 
