@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from config.schema import RequestConfig, VirtualConfig
-from registry.capability import NO_NEEDS, Endpoint, Needs
+from registry.capability import NO_NEEDS, Capability, Endpoint, Needs
 from registry.catalog import Catalog
 from registry.engine import ModelId
 from registry.errors import CapabilityMissingError, NothingLoadedError, RegistryError
-from registry.gate import Allowed, able, lacking, longest_answer, unmet
+from registry.gate import Allowed, able, lacking, longest_answer, meets, unmet
 from registry.model import Model
 from registry.resolve import Named
 from registry.virtual import Standing, Virtual, Wish, choose, fits, in_order, is_auto, parse_wish
@@ -44,7 +44,7 @@ class CatalogDirectory:
         self._variants: Mapping[Named, Route] = {}
         self._passed: dict[tuple[str | None, str], Route] = {}
         """By id and path: what was found to be served."""
-        self._fitting: dict[tuple[Wish, str, Needs], tuple[Model, ...]] = {}
+        self._fitting: dict[tuple[Wish, str, frozenset[Capability]], tuple[Model, ...]] = {}
         """By what is asked for: models that have it, which changes only with the catalog."""
         self.publish(catalog)
 
@@ -90,14 +90,17 @@ class CatalogDirectory:
         self, wish: Wish, endpoint: Endpoint, needs: Needs, allowed: Allowed | None
     ) -> tuple[Model, ...]:
         """Models for *wish*, best first."""
-        asked = (wish, endpoint.path, needs)
+        asked = (wish, endpoint.path, needs.capabilities)
         fitting = self._fitting.get(asked)
         if fitting is None:
-            models = self.catalog.models.values()
-            fitting = tuple(model for model in models if fits(model, wish, endpoint, needs))
+            models, content = self.catalog.models.values(), Needs(needs.capabilities)
+            fitting = tuple(model for model in models if fits(model, wish, endpoint, content))
             if len(self._fitting) >= MOST_WISHES:
                 self._fitting.clear()
             self._fitting[asked] = fitting
+        if needs.tokens is not None:
+            # Not remembered: clients ask for any number.
+            fitting = tuple(model for model in fitting if meets(model, needs))
         return choose(fitting, wish, endpoint, standing=self.standing, allowed=allowed)
 
     def _choice(self, name: str) -> Choice:

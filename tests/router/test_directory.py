@@ -146,6 +146,16 @@ def test_auto_looks_into_the_request() -> None:
     assert asked_in_turn(planned_by(several(), "auto:vision", messages=[])) == ["seeing"]
 
 
+def test_auto_minds_how_long_an_answer_is_asked_for() -> None:
+    lengths = {
+        "short": command("generate", context=2048, memory="1GiB"),
+        "long": command("generate", context=8192, memory="9GiB"),
+    }
+    directory = CatalogDirectory(catalog_of(lengths))
+    for tokens, expected in ((100, "short"), (4096, "long"), (100, "short")):
+        assert planned_by(directory, "auto", messages=[], max_tokens=tokens).route.model == expected
+
+
 def test_auto_prefers_what_is_warm() -> None:
     warm = several({"good": Standing(Warmth.READY)})
     assert asked_in_turn(planned_by(warm, "auto", messages=[]))[0] == "good"
