@@ -10,6 +10,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from config.keys import hash_of, new_key
 from registry.errors import ModelUnusableError
 from supervisor.errors import ModelFailedError
 from supervisor.lifecycle import State
@@ -239,6 +240,30 @@ def test_images_reach_the_engine_by_url_base64_and_allowed_path(tmp_path: Path) 
         assert len(urls[2]) > 400_000
         refused = call(daemon, "generate", prompt="x", model="a", images=[f"{tmp_path}/secret.png"])
         assert refused.json()["error"]["code"] == "image_not_found"
+
+
+@pytest.mark.process
+def test_images_by_path_take_a_key_of_the_admin_scope_where_keys_are_on(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(8))
+    keys = {name: new_key() for name in ("app", "boss")}
+    settings = {
+        **SETTINGS,
+        "seed": {"local_images": True, "image_directories": [str(tmp_path)]},
+        "keys": {
+            "app": {"hash": hash_of(keys["app"])},
+            "boss": {"hash": hash_of(keys["boss"]), "scope": "admin"},
+        },
+    }
+    body = {"prompt": "what is it?", "model": "a", "images": [f"{tmp_path}/cat.png"]}
+    with RunningDaemon(tmp_path / "yard", settings) as daemon:
+
+        def asked(name: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {keys[name]}"}
+            return httpx.post(f"{daemon.url}{API}/generate", json=body, headers=headers, timeout=30)
+
+        refused = asked("app")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "local_images_off")
+        assert asked("boss").json()["text"].startswith("served by a")
 
 
 @pytest.mark.process
