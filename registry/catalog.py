@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -151,14 +152,19 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
     """The catalog of this machine under *settings*. Reads files; call it from a thread. Never raises."""
     found = discover(settings, environment)
     engines = {str(name): config for name, config in settings.engines.items()}
+    installed = find_installations(engines, environment.engines_dir)
+    cache = hub_cache(environment.env)
     builder = _Builder(
-        settings,
-        machine,
-        installed=find_installations(engines, environment.engines_dir),
-        families=environment.families,
-        cache=hub_cache(environment.env),
+        settings, machine, installed=installed, families=environment.families, cache=cache
     )
-    models = [made for candidate in found.candidates for made in builder.models(candidate)]
+    memory = environment.models
+    memory.under((settings, machine, dict(installed)))
+    memory.keep_only({candidate.id for candidate in found.candidates})
+    models = [
+        made
+        for one in found.candidates
+        for made in memory.models(one.id, _made_from(one), partial(builder.models, one))
+    ]
     ids = {model.id for model in models}
     also = {name: ModelId(one.id) for one in found.candidates for name in one.also if name not in ids}
     return _catalog(
@@ -171,6 +177,12 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
         families=environment.families,
         virtual=MappingProxyType(dict(settings.virtual)),
     )
+
+
+def _made_from(candidate: Candidate) -> object:
+    """What a model depends on besides the circumstances; of one with adapters their files too, so never the same."""
+    has_adapters = candidate.options is not None and candidate.options.adapters
+    return object() if has_adapters else candidate
 
 
 def _catalog(

@@ -15,8 +15,9 @@ from registry.checkpoint import Checkpoint
 from registry.checkpoint_reader import CheckpointMemory
 from registry.families import load_families
 from registry.gguf import read_gguf
-from registry.hub import Found, hub_cache, repository, scan_directory, scan_hub_cache
+from registry.hub import Found, RepositoryMemory, hub_cache, repository, scan_directory, scan_hub_cache
 from registry.model import SourceKind
+from registry.model_memory import ModelMemory
 from registry.names import FamilyTable
 
 
@@ -33,7 +34,9 @@ class Environment:
     families: FamilyTable = field(default_factory=load_families)
     """What names mean; read once."""
     memory: CheckpointMemory = field(default_factory=CheckpointMemory)
-    """Kept between scans."""
+    """Kept between scans, as the next two."""
+    repositories: RepositoryMemory = field(default_factory=RepositoryMemory)
+    models: ModelMemory = field(default_factory=ModelMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ def _found(settings: Settings, environment: Environment, cache: Path) -> Iterato
     if settings.discover.demo and environment.demo_dir is not None:
         yield from ((one, SourceKind.DIRECTORY) for one in scan_directory(environment.demo_dir))
     if settings.discover.hub_cache:
-        yield from ((one, SourceKind.HUB_CACHE) for one in scan_hub_cache(cache))
+        yield from ((one, SourceKind.HUB_CACHE) for one in scan_hub_cache(cache, environment.repositories))
 
 
 def _configured(

@@ -59,14 +59,47 @@ def _expand(text: str, env: Mapping[str, str]) -> Path:
     return expand(text, env)
 
 
-def scan_hub_cache(cache: Path) -> tuple[Found, ...]:
+class RepositoryMemory:
+    """Remembers repositories between scans: a cache of hundreds is looked at again in milliseconds."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[int, ...], Found | None]] = {}
+
+    def look(self, folder: str) -> Found | None:
+        """As `_repository`; from memory when nothing that it depends on has changed."""
+        known = self._known.get(folder)
+        if known is not None and known[0] == _stamp(folder, known[1]):
+            return known[1]
+        found = _repository(Path(folder))
+        self._known[folder] = (_stamp(folder, found), found)
+        return found
+
+    def keep_only(self, folders: set[str]) -> None:
+        """Forget all others."""
+        for folder in self._known.keys() - folders:
+            del self._known[folder]
+
+
+def _stamp(folder: str, found: Found | None) -> tuple[int, ...]:
+    """Of `refs/main`, the list of snapshots, the snapshot itself, and the blobs, where downloads go on."""
+    snapshot = str(found.path) if found is not None else folder
+    numbers: list[int] = []
+    for path in (f"{folder}/refs/main", f"{folder}/snapshots", snapshot, f"{folder}/blobs"):
+        try:
+            status = os.stat(path)  # noqa: PTH116  two thousand of these, and a Path costs more than the call
+        except OSError:
+            numbers += (0, 0)
+        else:
+            numbers += (status.st_ino, status.st_mtime_ns)
+    return tuple(numbers)
+
+
+def scan_hub_cache(cache: Path, memory: RepositoryMemory | None = None) -> tuple[Found, ...]:
     """The models in a hub cache, each by the snapshot that `main` points to, else by the newest."""
-    found = []
-    for entry in _folders(cache):
-        if entry.name.startswith("models--"):
-            repo = _repository(Path(entry.path))
-            if repo is not None:
-                found.append(repo)
+    known = memory or RepositoryMemory()
+    folders = [entry.path for entry in _folders(cache) if entry.name.startswith("models--")]
+    known.keep_only(set(folders))
+    found = [repo for folder in folders if (repo := known.look(folder)) is not None]
     return tuple(sorted(found, key=lambda one: one.id))
 
 

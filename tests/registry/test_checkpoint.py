@@ -343,3 +343,17 @@ def test_any_bytes_are_read(content: bytes) -> None:
         (path / "config.json").write_bytes(content)
         (path / "model.safetensors").write_bytes(content)
         read_checkpoint(path)
+
+
+def test_infinity_is_read_as_configurations_of_mamba_write_it(tmp_path: Path) -> None:
+    text = json.dumps({**QWEN3, "time_step_limit": [0.0, float("inf")]})
+    assert "Infinity" in text
+    found = read_checkpoint(write_checkpoint(tmp_path, config__json=text))
+    assert (found.problem, found.context_length) == (None, 2048)
+
+
+def test_a_megabyte_of_garbage_is_a_named_problem_of_that_model(tmp_path: Path) -> None:
+    for number, garbage in enumerate((b"\xff" * 2**20, b"[" * 2**20, b'{"a":' * 2**18, b"\0" * 2**20)):
+        folder = write_checkpoint(tmp_path / str(number))
+        (folder / "config.json").write_bytes(garbage)
+        assert read_checkpoint(folder).problem == "config.json is not valid JSON"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from config.schema import EngineConfig
 from config.vocabulary import EngineName
 from registry.engine import Installation
-from registry.hub import Found, hub_cache, repository, scan_directory, scan_hub_cache
+from registry.hub import Found, RepositoryMemory, hub_cache, repository, scan_directory, scan_hub_cache
 from registry.installed import EXECUTABLES, MARKER, find_installations, look_into
 from registry.machine import read_machine
 from tests.support.checkpoints import write_checkpoint, write_hub_model
@@ -128,3 +129,36 @@ def test_this_machine_is_read() -> None:
     machine = read_machine()
     assert machine.ram_bytes > 2**28
     assert machine.system in ("linux", "darwin")
+
+
+# -- remembering -----------------------------------------------------------------------------------
+
+
+def test_a_repository_is_looked_at_again_only_when_it_has_changed(tmp_path: Path) -> None:
+    memory = RepositoryMemory()
+    write_hub_model(tmp_path, "org/name", commit="aaa")
+    (first,) = scan_hub_cache(tmp_path, memory)
+    assert scan_hub_cache(tmp_path, memory)[0] is first
+    write_hub_model(tmp_path, "org/name", commit="bbb")
+    (second,) = scan_hub_cache(tmp_path, memory)
+    assert second.path.name == "bbb"
+
+
+def test_a_download_that_begins_and_ends_is_noticed(tmp_path: Path) -> None:
+    memory = RepositoryMemory()
+    snapshot = write_hub_model(tmp_path, "org/name", config__json=None)
+    assert scan_hub_cache(tmp_path, memory) == ()
+    blob = snapshot.parent.parent / "blobs" / "x.incomplete"
+    blob.write_text("{}")
+    (snapshot / "config.json").symlink_to(blob)
+    assert scan_hub_cache(tmp_path, memory)[0].unfinished
+    blob.rename(blob.with_suffix(""))
+    assert not scan_hub_cache(tmp_path, memory)[0].unfinished
+
+
+def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
+    memory = RepositoryMemory()
+    write_hub_model(tmp_path, "org/name")
+    scan_hub_cache(tmp_path, memory)
+    shutil.rmtree(tmp_path / "models--org--name")
+    assert scan_hub_cache(tmp_path, memory) == ()
