@@ -17,6 +17,7 @@ from config.schema import EndpointConfig, ModelConfig, Settings, VirtualConfig
 from config.vocabulary import EngineName
 from registry.adapters import Adapter, read_adapter, served_beside, unfit
 from registry.capability import Endpoint
+from registry.checkpoint import Checkpoint
 from registry.describe import registry_id
 from registry.discovery import Candidate, Environment, Notice, discover
 from registry.engine import Installation, LaunchSpec, Machine, ModelId, Wire
@@ -147,6 +148,18 @@ class Catalog:
             virtual=self.virtual,
         )
 
+    def with_live(self, live: Mapping[ModelId, ServedModel]) -> Catalog:
+        """This catalog with what the engines of running models say of them; names stay as they are."""
+        models = dict(self.models)
+        for model_id, served in live.items():
+            model = models.get(model_id)
+            if model is not None and model.endpoint is None:
+                facts = _local_facts(
+                    model.id, model.options, model.checkpoint, families=self.families, served=served
+                )
+                models[model_id] = replace(model, facts=facts)
+        return replace(self, models=MappingProxyType(models))
+
 
 def build_catalog(settings: Settings, machine: Machine, environment: Environment) -> Catalog:
     """The catalog of this machine under *settings*. Reads files; call it from a thread. Never raises."""
@@ -154,9 +167,7 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
     engines = {str(name): config for name, config in settings.engines.items()}
     installed = find_installations(engines, environment.engines_dir)
     cache = hub_cache(environment.env)
-    builder = _Builder(
-        settings, machine, installed=installed, families=environment.families, cache=cache
-    )
+    builder = _Builder(settings, machine, installed=installed, families=environment.families, cache=cache)
     memory = environment.models
     memory.under((settings, machine, dict(installed)))
     memory.keep_only({candidate.id for candidate in found.candidates})
@@ -180,7 +191,7 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
 
 
 def _made_from(candidate: Candidate) -> object:
-    """What a model depends on besides the circumstances; of one with adapters their files too, so never the same."""
+    """What a model depends on besides the circumstances: of one with adapters more, so never the same."""
     has_adapters = candidate.options is not None and candidate.options.adapters
     return object() if has_adapters else candidate
 
@@ -309,7 +320,7 @@ class _Builder:
             source_kind=candidate.kind,
             path=candidate.path,
             aliases=said.aliases,
-            facts=self._facts(candidate),
+            facts=_local_facts(candidate.id, options, candidate.checkpoint, families=self._families),
             checkpoint=candidate.checkpoint,
             options=options,
             adapter=adapter,
@@ -338,20 +349,6 @@ class _Builder:
         spec = engine.launch_spec(effective, choice.installation, self._machine)
         return replace(chosen, spec=self._timed(spec, said))
 
-    def _facts(self, candidate: Candidate) -> Facts:
-        name = parse_name(candidate.id, self._families)
-        if candidate.options is not None and candidate.options.source is not None:
-            by_source = parse_name(candidate.options.source, self._families)
-            if by_source.capabilities is not None or name.capabilities is None:
-                name = by_source
-        return settle_facts(
-            candidate.id,
-            name,
-            checkpoint=candidate.checkpoint,
-            options=candidate.options,
-            families=self._families,
-        )
-
     def _with_engine_defaults(self, options: ModelConfig, engine: EngineName) -> ModelConfig:
         defaults = self._defaults.get(engine.value)
         if defaults is None or not (defaults.args or defaults.env):
@@ -368,6 +365,25 @@ class _Builder:
             stall_timeout=start.stall_timeout,
             start_timeout=start.start_timeout if options.start_timeout is None else options.start_timeout,
         )
+
+
+def _local_facts(
+    model_id: str,
+    options: ModelConfig | None,
+    checkpoint: Checkpoint | None,
+    *,
+    families: FamilyTable,
+    served: ServedModel | None = None,
+) -> Facts:
+    """Of a model of ours: its source's name says more than the one the operator gave it."""
+    name = parse_name(model_id, families)
+    if options is not None and options.source is not None:
+        by_source = parse_name(options.source, families)
+        if by_source.capabilities is not None or name.capabilities is None:
+            name = by_source
+    return settle_facts(
+        model_id, name, checkpoint=checkpoint, options=options, served=served, families=families
+    )
 
 
 def _unusable(candidate: Candidate) -> ModelUnusableError | None:

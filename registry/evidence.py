@@ -139,7 +139,9 @@ def _by_engine(
         rest = (otherwise or frozenset()) - _ROLES
         if Capability.GENERATE not in live.roles:
             rest &= {Capability.VISION}
-        source = "/openapi.json" if not rest else f"/openapi.json; files or name: {', '.join(sorted(rest))}"
+        source = live.roles_source
+        if rest:
+            source = f"{source}; files or name: {', '.join(sorted(rest))}"
         yield Fact(live.roles | rest, Rank.ENGINE, source)
     elif live.sees is not None and otherwise:
         sight = {Capability.VISION, Capability.VIDEO}

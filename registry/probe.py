@@ -34,6 +34,7 @@ class ServedModel:
     owned_by: str = ""
     roles: frozenset[Capability] | None = None
     """What its routes are for: vLLM registers those that the model can serve, and no others."""
+    roles_source: str = "/openapi.json"
     sees: bool | None = None
     """Whether pictures go in, by vllm-mlx's `model_type`."""
 
@@ -162,6 +163,14 @@ def with_routes(served: ServedModel, routes: frozenset[str]) -> ServedModel:
         # A cross-encoder has one score per pair, and is offered as a classifier as well.
         roles = {Capability.RERANK}
     return replace(served, roles=frozenset(roles)) if roles else served
+
+
+def with_proof(served: ServedModel, path: str | None) -> ServedModel:
+    """*served* with what is shown by its having answered a request to *path*."""
+    role = _ROLE_BY_ROUTE.get(path or "")
+    if role is None:
+        return served
+    return replace(served, roles=frozenset({role}), roles_source=f"it answered {path}")
 
 
 def with_health(served: ServedModel, body: bytes) -> ServedModel:

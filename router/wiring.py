@@ -37,6 +37,7 @@ from router.endpoints import INSTANCE_HEADER, Endpoints
 from router.errors import refusal_for
 from router.front import Front
 from router.key_store import KeyStore
+from router.live_facts import LiveFacts
 from router.logs import Format, LineSink
 from router.metrics import LoopLag, Metrics, RequestRate
 from router.ports import FrontLimits, Recorder, RequestRecord
@@ -179,7 +180,14 @@ class Daemon:
             instance_id=self._instance_id,
             changed=self._endpoints_changed,
         )
+        self.live = LiveFacts(
+            lambda: self.directory.catalog.models,
+            self.supervisor,
+            spawn=self._tasks.spawn,
+            changed=self._live_changed,
+        )
         self.upstreams = FleetUpstreams(self.supervisor, self.endpoints)
+        self._merged = self._found
         self.directory = CatalogDirectory(self._found, self.upstreams.standing)
         await self.supervisor.begin()
         await self._open(listeners)
@@ -350,6 +358,7 @@ class Daemon:
     def _emit(self, event: SupervisorEvent) -> None:
         self.metrics.on_event(event)
         self.events.publish(event)
+        self.live.on_event(event)
         level = log.warning if event.kind in (EventKind.FAILED, EventKind.REFUSED) else log.info
         if event.kind is EventKind.BUG:
             level = log.error
@@ -364,10 +373,15 @@ class Daemon:
         """Route by *found* and by what the endpoints serve now."""
         self._found = found
         # In a thread: with hundreds of models it takes longer than a token may wait.
-        catalog = await asyncio.to_thread(found.with_endpoints, self.endpoints.served())
+        merged = await asyncio.to_thread(found.with_endpoints, self.endpoints.served())
         if self._found is found:
-            self.directory.publish(catalog)
-            self.metrics.set_models(catalog.models)
+            self._merged = merged
+            self._live_changed()
+
+    def _live_changed(self) -> None:
+        catalog = self._merged.with_live(self.live.served())
+        self.directory.publish(catalog)
+        self.metrics.set_models(catalog.models)
 
     # -- reloading ---------------------------------------------------------------------------------
 
@@ -422,6 +436,7 @@ class Daemon:
             self.rate.close()
             self.keys.close()
             await self.endpoints.close()
+            await self.live.close()
             await self.door.close()
             self.access_log.flush()
         if hasattr(self, "memory"):

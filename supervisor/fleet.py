@@ -276,6 +276,12 @@ class Supervisor:
         """Why the request of that id waited; None when none has, or too many have since."""
         return self.accounts.explain(request)
 
+    def address(self, model: ModelId) -> tuple[int, str] | None:
+        """(port on the loopback, key) of its tree, for asking the engine about itself; None without one."""
+        found = self.instances.get(model)
+        record = found.record if found is not None else None
+        return (record.port, record.key) if record is not None else None
+
     async def load(self, model: ModelId, *, timeout: float | None = None) -> InstanceView:
         """Start it and wait until it is ready. A model in BACKOFF or FAILED is tried again at once.
 

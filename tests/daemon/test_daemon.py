@@ -174,6 +174,20 @@ def test_preload_default_model_load_and_unload(tmp_path: Path) -> None:
         assert daemon.model("a")["state"] == "ready"
 
 
+def test_what_a_ready_engine_says_is_a_fact_until_it_is_gone(tmp_path: Path) -> None:
+    with RunningDaemon(tmp_path, {"models": {"a": scripted()}}) as daemon:
+
+        def rank() -> str:
+            shown = httpx.get(f"{daemon.url}/v1/models/a", timeout=20).json()
+            return str(shown["facts"]["context_length"]["rank"])
+
+        assert rank() == "None"
+        assert daemon.chat("a").status_code == 200
+        eventually(lambda: rank() == "engine")
+        httpx.post(f"{daemon.url}/api/models/a/unload", timeout=20)
+        eventually(lambda: rank() == "None")
+
+
 def test_unknown_models_and_missing_capabilities_are_refused_before_any_load(tmp_path: Path) -> None:
     with RunningDaemon(tmp_path, {"models": {"a": scripted(capabilities=["generate"])}}) as daemon:
         answer = daemon.chat("nobody")

@@ -179,7 +179,8 @@ class Engine:
             c.whole(401, b'{"error": "wrong key"}')
         elif path == "/v1/models":
             names = [] if self.knobs.hide_model else [self.knobs.model, *self.knobs.models]
-            data = [{"id": name, "object": "model", "created": 1, "owned_by": "fake"} for name in names]
+            entry = {"object": "model", "created": 1, "owned_by": "fake", "max_model_len": 4096}
+            data = [{"id": name, **entry} for name in names]
             c.whole(200, json.dumps({"object": "list", "data": data}).encode())
         elif c.counts:
             self.infer(c, request, path)
