@@ -62,6 +62,9 @@ class StaticUpstreams:
     ) -> StaticLease:
         return self.lease_now(route)
 
+    def ready_in(self, route: Route) -> float | None:
+        return None
+
     def waiting_note(self, route: Route) -> str:
         return f"loading {route.model}"
 

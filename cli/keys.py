@@ -123,6 +123,7 @@ def key() -> None:
 @click.option("--scope", type=click.Choice(["inference", "admin"]), default="inference", show_default=True)
 @click.option("--model", "models", multiple=True, metavar="ID", help="A model it may use; again for more.")
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests at once.")
+@click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="Their rate.")
 @click.option("--expires", metavar="WHEN", help="A date (2027-01-31), or from now: 12h, 30d.")
 @click.option("--print", "only_print", is_flag=True, help="Keep nothing: show its entry for modelyard.yaml.")
 @json_option
@@ -133,6 +134,7 @@ def add(
     scope: str,
     models: tuple[str, ...],
     concurrency: int | None,
+    requests_per_minute: int | None,
     expires: str | None,
     only_print: bool,
     as_json: bool,
@@ -146,6 +148,7 @@ def add(
     check = _checked(check_key_name, name)
     secret = new_key()
     given = {"scope": scope, "models": models or None, "concurrency": concurrency}
+    given["requests_per_minute"] = requests_per_minute
     entry = _entry({**given, "hash": hash_of(secret), "expires": _moment(expires)})
     if only_print and as_json:
         terminal.print_json({"name": check, "key": secret, "file": None, **entry_of(entry)})

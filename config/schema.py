@@ -152,6 +152,8 @@ class ModelConfig(Section):
     """Requests at once per instance; more wait. Unset: as many as come (the engine batches)."""
     start_timeout: Duration | None = None
     """Longest a start may take; unset means `start.start_timeout`."""
+    first_byte_timeout: Duration | None = None
+    """From a request's last byte to the engine's first; unset means `limits.first_byte_timeout`."""
     cmd: str | tuple[Word, ...] | None = None
     """Command template for `engine: command`; `{port}`, `{model}` and `{path}` are filled in."""
     cmd_stop: str | tuple[Word, ...] | None = None
@@ -339,6 +341,9 @@ class LimitsConfig(Section):
     """Bodies held in all."""
     connections: int = Field(default=4096, ge=1)
     """Client connections at once."""
+    connections_per_client: int = Field(default=1024, ge=1)
+    """Of these, by one address: a quarter, so that one client cannot shut out the others. Behind a reverse
+    proxy all clients have one address: raise it to `connections`."""
     head_timeout: Duration = 30.0
     """From the first byte of a request to the end of its headers."""
     body_timeout: Duration = 60.0
@@ -347,8 +352,20 @@ class LimitsConfig(Section):
     """As nginx's keepalive_timeout."""
     first_byte_timeout: Duration = 600.0
     """From the request's last byte to the engine's first: a long prefill fits in."""
+    answer_timeout: Duration = 0.0
+    """From the request's last byte to the answer's; 0: as long as it takes."""
+    tunnel_idle: Duration = 600.0
+    """A WebSocket on which nothing passes either way is closed after this long: it holds a model."""
     idle_upstream: Duration = 4.0
     """vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE)."""
+
+
+class CorsConfig(Section):
+    """Web pages that may ask models from a browser."""
+
+    origins: tuple[str, ...] = ()
+    """`https://chat.example.com`, or `*`. Others may not read answers; web sites of other hosts may not even
+    ask."""
 
 
 class SeedConfig(Section):
@@ -376,6 +393,8 @@ class KeyConfig(Section):
     priority: int = Field(default=0, ge=-100, le=100)
     """Added to the model's `priority` for its requests; of those that wait for one model the higher is served
     first."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Requests within any minute; more are refused, with the time to wait. Unset: as many as come."""
     expires: Moment | None = None
     """Refused from then on: `2027-01-31` (its first instant in UTC) or `2027-01-31T12:00:00Z`."""
 
@@ -410,8 +429,16 @@ class Settings(Section):
     """How long instances outlive a dead daemon; unset: 60 s as a service, 5 s in the foreground."""
     shutdown_grace: Duration = 10.0
     """How long open answers may go on when the daemon is told to stop; then they end with an error event."""
-    loading: Literal["comments", "off"] = "comments"
-    """What a streaming client sees while its model loads."""
+    loading: Literal["comments", "reasoning", "off"] = "comments"
+    """What a streaming client gets while its model loads: comments, which keep it from giving up and which
+    programs skip; or, in chat completions, the same as pieces of reasoning, which chat programs show."""
+    loading_json: Literal["silence", "space"] = "silence"
+    """What a client that does not stream gets meanwhile. `space`: a 200 at once and white space before the
+    JSON, which keeps it from giving up; a failure then comes with that 200, as an error in the body."""
+    patience: Duration = 0.0
+    """How long a client that does not stream waits in silence for a model to load before it gets a 503 with
+    `Retry-After`; 0: as long as the load takes. OpenAI's and Anthropic's SDKs say their own time-out, which
+    goes first."""
     fuzzy_names: bool = True
     """Resolve a unique case-insensitive or partial name."""
     models: dict[ModelName, ModelConfig] = Field(default_factory=dict)
@@ -432,6 +459,8 @@ class Settings(Section):
     """Starting, crash loops and stopping."""
     limits: LimitsConfig = LimitsConfig()
     """Bounds of the front."""
+    cors: CorsConfig = CorsConfig()
+    """Web pages that may ask models from a browser."""
     seed: SeedConfig = SeedConfig()
     """`/api/v1/inference`, for programs written for the API before this one."""
     keys_file: Path | None = None

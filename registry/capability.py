@@ -29,6 +29,8 @@ class Endpoint:
     """The body is multipart/form-data (audio uploads)."""
     streams: bool = False
     """`stream: true` is answered by server-sent events."""
+    document: bool = True
+    """Without `stream` the answer is a JSON document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ GENERATES = frozenset({Capability.GENERATE})
 
 def _table() -> dict[str, Endpoint]:
     gen, c, p = GENERATES, Capability, Protocol
+    gen, c, p = frozenset({Capability.GENERATE}), Capability, Protocol
+    heard = frozenset({c.TRANSCRIBE})
     pooled = frozenset({c.EMBED, c.RERANK, c.CLASSIFY})
     rows = [
         Endpoint("/v1/chat/completions", gen, streams=True),
@@ -62,9 +66,9 @@ def _table() -> dict[str, Endpoint]:
         Endpoint("/v1/rerank", frozenset({c.RERANK, c.EMBED})),
         Endpoint("/v1/score", pooled),
         Endpoint("/v1/classify", frozenset({c.CLASSIFY})),
-        Endpoint("/v1/audio/transcriptions", frozenset({c.TRANSCRIBE}), multipart=True, streams=True),
-        Endpoint("/v1/audio/translations", frozenset({c.TRANSCRIBE}), multipart=True, streams=True),
-        Endpoint("/v1/audio/speech", frozenset({c.SPEAK})),
+        Endpoint("/v1/audio/transcriptions", heard, multipart=True, streams=True, document=False),
+        Endpoint("/v1/audio/translations", heard, multipart=True, streams=True, document=False),
+        Endpoint("/v1/audio/speech", frozenset({c.SPEAK}), document=False),
         Endpoint("/v1/images/generations", frozenset({c.IMAGE})),
         Endpoint("/v1/tokenize", frozenset()),
         Endpoint("/v1/detokenize", frozenset()),
@@ -82,3 +86,11 @@ def _table() -> dict[str, Endpoint]:
 
 ENDPOINTS: dict[str, Endpoint] = _table()
 """Every inference path we accept by POST, versioned and unversioned, to its row."""
+
+_REALTIME = Endpoint(
+    "/v1/realtime",
+    frozenset({Capability.GENERATE, Capability.TRANSCRIBE, Capability.SPEAK}),
+    document=False,
+)
+TUNNELS: dict[str, Endpoint] = {"/v1/realtime": _REALTIME, "/realtime": _REALTIME}
+"""Paths that a client may ask to be upgraded to a WebSocket, by GET; the query names the model."""

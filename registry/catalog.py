@@ -336,7 +336,8 @@ class _Builder:
         choice = choose(bare, self._machine, self._installed)
         engine = ENGINES[choice.engine]
         beside = served_beside(choice.engine, adapters)
-        chosen = replace(bare, engine=choice.engine, wire=engine.wire(bare), adapters=beside)
+        wire = replace(engine.wire(bare), first_byte_timeout=said.first_byte_timeout)
+        chosen = replace(bare, engine=choice.engine, wire=wire, adapters=beside)
         problem = _unusable(candidate) or choice.problem
         if problem is not None or choice.installation is None:
             return replace(chosen, problem=problem)

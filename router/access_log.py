@@ -92,6 +92,8 @@ class _Entry(msgspec.Struct):
     retried: bool
     key: str
     """Name of the caller's key; empty without keys."""
+    trace_id: str
+    """W3C trace id the request came with; empty without."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -120,6 +122,7 @@ def json_line(record: RequestRecord, stamp: str) -> str:
         completion_tokens=record.completion_tokens,
         retried=record.retried,
         key=record.key,
+        trace_id=record.trace,
     )
     return _encode(entry).decode() + "\n"
 

@@ -9,17 +9,15 @@ from router.openai import Face
 from router.ports import Refusal
 
 
-def refusal_answer(
-    refusal: Refusal, face: Face, *, request_id: str, close: bool, bodyless: bool = False
-) -> bytes:
-    """The whole answer, head and body; *bodyless* for HEAD."""
-    body = face.error_body(refusal)
-    parts = [
-        status_line(refusal.status),
-        b"content-type: application/json\r\nx-request-id: ",
-        request_id.encode(),
-    ]
-    parts.append(b"\r\ncontent-length: %d\r\n" % len(body))
+def refusal_answer(refusal: Refusal, face: Face, *, own: bytes, close: bool, bodyless: bool = False) -> bytes:
+    """The whole answer, head and body; *bodyless* for HEAD; *own*: as `Relay`'s."""
+    parts = [status_line(refusal.status), own]
+    body = b""
+    if refusal.status == 204:
+        parts.append(b"\r\n")
+    else:
+        body = face.error_body(refusal)
+        parts.append(b"\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(body))
     if refusal.retry_after is not None:
         parts.append(b"retry-after: %d\r\n" % max(1, math.ceil(refusal.retry_after)))
     parts += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in refusal.headers]

@@ -1,4 +1,4 @@
-"""What an exchange needs of the connection its request came on."""
+"""The connection a request came on, as its exchange sees it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class ClientSide(Protocol):
-    """The connection a request came on."""
+    """Where the answer goes."""
 
     deadline: float
     client: str
@@ -22,4 +22,12 @@ class ClientSide(Protocol):
 
     def cut(self, *, reset: bool = False) -> None:
         """Close hard: what was sent must not look complete."""
+        ...
+
+    def opened(self) -> bytes:
+        """The connection is a tunnel from here on; returns what the client has sent ahead."""
+        ...
+
+    def hold(self, *, back: bool) -> None:
+        """Read no more from the client, or go on."""
         ...

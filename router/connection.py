@@ -18,6 +18,7 @@ from registry.capability import Protocol as ApiProtocol
 from router import refused
 from router.answers import refusal_answer
 from router.chunks import ChunkScanner, FramingError
+from router.entrance import objection_to
 from router.exchange import Exchange
 from router.heads import END, RequestHead
 from router.openai import FACES
@@ -99,12 +100,22 @@ class FrontConnection(asyncio.BufferedProtocol):
         self._taken.add(self)
         self.deadline = shared.now() + shared.limits.head_timeout
         shared.wheel.watch(self)
-        if counters.connections > shared.limits.connections:
-            self._refuse(refused.too_many_connections(shared.limits.connections))
+        limits = shared.limits
+        mine = shared.connections_of.get(self.client, 0) + 1
+        shared.connections_of[self.client] = mine
+        if counters.connections > limits.connections:
+            self._refuse(refused.too_many_connections(limits.connections))
+        elif mine > limits.connections_per_client:
+            self._refuse(refused.too_many_of_client(self.client, limits.connections_per_client))
 
     def connection_lost(self, exc: Exception | None) -> None:
         shared = self._shared
         shared.counters.connections -= 1
+        left = shared.connections_of[self.client] - 1
+        if left:
+            shared.connections_of[self.client] = left
+        else:
+            del shared.connections_of[self.client]
         shared.wheel.forget(self)
         self._taken.discard(self)
         exchange, self.exchange = self.exchange, None
@@ -183,8 +194,7 @@ class FrontConnection(asyncio.BufferedProtocol):
         if self._pending and not self._advancing:
             self._advance(b"")
         if self._paused and (self.exchange is None or self._reads_body):
-            self._paused = False
-            self.transport.resume_reading()
+            self.hold(back=False)
 
     def cut(self, *, reset: bool = False) -> None:
         """Close hard; with a *reset* where the client reads until the end: a mere end would be a proper
@@ -193,6 +203,22 @@ class FrontConnection(asyncio.BufferedProtocol):
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
+
+    def opened(self) -> bytes:
+        """The connection is a tunnel from here on; returns what the client has sent ahead."""
+        ahead, self._pending = self._pending, b""
+        self.closing = True
+        self.hold(back=False)
+        return ahead
+
+    def hold(self, *, back: bool) -> None:
+        """Read no more from the client, or go on."""
+        if back is not self._paused:
+            self._paused = back
+            if back:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
 
     def shutdown(self) -> None:
         """Take no further request: close now if none is being answered."""
@@ -210,11 +236,15 @@ class FrontConnection(asyncio.BufferedProtocol):
     # -- reading ---------------------------------------------------------------------------------------
 
     def _hold(self, data: bytes) -> None:
-        """Bytes of a next request while one is answered: they wait, and beyond a bound so does the client."""
+        """Bytes of a next request while one is answered: they wait, and beyond a bound so does the client.
+        In a tunnel they go through."""
+        exchange = self.exchange
+        if exchange is not None and exchange.tunnelled:
+            exchange.pass_up(data)
+            return
         self._pending += data
-        if len(self._pending) > _PIPELINED and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+        if len(self._pending) > _PIPELINED:
+            self.hold(back=True)
 
     def _advance(self, data: bytes) -> None:
         """Take requests out of what was read, until one is under way or there is no more."""
@@ -266,8 +296,10 @@ class FrontConnection(asyncio.BufferedProtocol):
         exchange = self.exchange = Exchange(shared, self, head)
         if self._slow:
             exchange.pause()  # the transport says so only once, and the answer before this one was told
-        refusal = exchange.objection()
+        refusal = objection_to(exchange)
         length = declared or 0
+        if refusal is None and head.special and head.wants_websocket and (length or head.chunked):
+            refusal = refused.bad_request("an upgrade to WebSocket has no body")
         if refusal is None and length > limits.body_bytes:
             refusal = refused.body_too_large(limits.body_bytes)
         if refusal is not None:
@@ -374,7 +406,8 @@ class FrontConnection(asyncio.BufferedProtocol):
             exchange.refuse(refusal, close=True)
         else:
             request_id = shared.request_id()
-            answer = refusal_answer(refusal, FACES[ApiProtocol.OPENAI], request_id=request_id, close=True)
+            own = b"x-request-id: " + request_id.encode()
+            answer = refusal_answer(refusal, FACES[ApiProtocol.OPENAI], own=own, close=True)
             self.transport.write(answer)
             counters = shared.counters
             counters.requests_total += 1

@@ -42,6 +42,9 @@ class Drain:
         self._up = None
         self.stop()
 
+    def upstream_slow(self, *, slow: bool) -> None:
+        """Nothing is sent any more."""
+
     def expired(self, now: float) -> None:
         """It took too long."""
         self.stop()

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import structlog
 
-from registry.capability import ENDPOINTS
+from registry.capability import ENDPOINTS, TUNNELS
 from registry.capability import Protocol as ApiProtocol
-from router import refused
+from router import outgoing, refused
 from router.answers import refusal_answer
 from router.client_side import ClientSide
 from router.drain import Drain
-from router.heads import RequestHead, control_head, engine_head, special_objection
+from router.heads import RequestHead
 from router.openai import FACES
-from router.plan import Plan, plan
-from router.ports import Holder, Lease, Outcome, Refusal, RequestRecord
+from router.patience import said_by
+from router.plan import Plan, plan, plan_tunnel
+from router.ports import Holder, Lease, Outcome, Refusal
 from router.reach import Reach
+from router.recording import record_of
 from router.relay import End, Relay
 from router.request import Bytes
 from router.shared import Shared
+from router.tunnel import Tunnel
 from router.upstream import UpstreamConnection
-from router.waiting import Beats
+from router.waiting import Beats, beats_for
 from router.wheel import NEVER
 
 log = structlog.get_logger("modelyard.front")
@@ -38,24 +41,33 @@ _CLIENT_CLOSED = 499
 _OPENAI_FACE = FACES[ApiProtocol.OPENAI]
 
 
-class Exchange:
+class Exchange(Tunnel):
     """A request and its answer. Once `over`, nothing of it is held anywhere."""
 
     __slots__ = (
-        "_beats", "_charged_model", "_control_body", "_first_byte_at", "_first_byte_due", "_leased_at",
-        "_paused", "_plan", "_reach", "_received", "_relay", "_retried", "_started", "_status", "_up",
-        "buffer", "bytes_in", "bytes_out", "charged", "endpoint", "face", "head", "holder", "lease", "over",
-        "request_id", "shared", "side",
+        "_beats", "_charged_model", "_control_body", "_first_byte_due", "_patience_due", "_paused", "_plan",
+        "_reach", "_relay", "_up", "_whole_due", "buffer", "bytes_out", "charged", "endpoint",
+        "face", "first_byte_at", "head", "holder", "lease", "leased_at", "over", "own", "received",
+        "request_id", "retried", "shared", "side", "started", "status",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, side: ClientSide, head: RequestHead) -> None:
         self.shared = shared
         self.side = side
         self.head = head
-        endpoint = self.endpoint = ENDPOINTS.get(head.path) if head.method == b"POST" else None
+        endpoint = ENDPOINTS.get(head.path) if head.method == b"POST" else None
+        if head.special and head.wants_websocket:
+            endpoint = TUNNELS.get(head.path) if head.method == b"GET" else None
+        self.endpoint = endpoint
         """None: the control app's."""
+        self.tunnelled = False
+        """Both sides speak past us: it was upgraded."""
         self.face = _OPENAI_FACE if endpoint is None else FACES[endpoint.protocol]
         self.request_id = head.request_id() or shared.request_id()
+        self.own = b"x-request-id: " + self.request_id.encode()
+        """Fields of ours in the answer, the last without its CRLF."""
+        if b"origin" in head.headers:
+            self.own += shared.cors.fields(head)
         self.holder: Holder | None = None
         self.lease: Lease | None = None
         self.over = False
@@ -72,10 +84,12 @@ class Exchange:
         self._up: UpstreamConnection | None = None
         self._beats: Beats | None = None
         """Signs of life for a streaming client that waits."""
-        self._paused = self._retried = False
-        self._status = 0
-        self._started = self._received = shared.now()
-        self._leased_at = self._first_byte_due = self._first_byte_at = 0.0
+        self._paused = self.retried = False
+        self.status = 0
+        self.started = self.received = shared.now()
+        self.leased_at = self._first_byte_due = self.first_byte_at = 0.0
+        self._patience_due = self._whole_due = NEVER
+        """When a client that waits in silence is told to come again; when the answer must be over."""
         counters = shared.counters
         counters.in_flight += 1
         counters.requests_total += 1
@@ -85,21 +99,10 @@ class Exchange:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def objection(self) -> Refusal | None:
-        """Why the request is refused on its head alone, before a byte of its body is read."""
-        head = self.head
-        authorizer = self.shared.authorizer
-        if authorizer is not None:
-            verdict = authorizer(head.headers, head.path)
-            if isinstance(verdict, Refusal):
-                return verdict
-            self.holder = verdict
-        return special_objection(head, for_engine=self.endpoint is not None) if head.special else None
-
     def begin(self, body: Bytes) -> None:
         """The body is complete: find out where it goes, and send it."""
         shared = self.shared
-        self._received = shared.now()
+        self.received = shared.now()
         self.bytes_in = len(body)
         self.side.deadline = NEVER
         endpoint = self.endpoint
@@ -109,7 +112,11 @@ class Exchange:
             self._reach.begin()
             return
         try:
-            planned = self._plan = plan(body, self.head, endpoint, shared.directory, holder=self.holder)
+            if self.head.special and self.head.wants_websocket:
+                planned = plan_tunnel(self.head, endpoint, shared.directory, holder=self.holder)
+            else:
+                planned = plan(body, self.head, endpoint, shared.directory, holder=self.holder)
+            self._plan = planned
         except refused.RefusedError as error:
             self.refuse(error.refusal)
         except Exception as error:  # noqa: BLE001  Refusals is total, and nothing may be left unanswered
@@ -126,7 +133,7 @@ class Exchange:
             self.refuse(shared.refusals(error))
             return
         if lease is not None:
-            self._leased_at = shared.now()
+            self.leased_at = shared.now()
             up = shared.pool.take(lease)
         if up is not None:
             self.send(up)
@@ -156,7 +163,7 @@ class Exchange:
     def leased(self, lease: Lease) -> None:
         """`Reach` has got a lease."""
         self.lease = lease
-        self._leased_at = self.shared.now()
+        self.leased_at = self.shared.now()
         self.side.deadline = NEVER
 
     def send(self, up: UpstreamConnection) -> None:
@@ -164,33 +171,26 @@ class Exchange:
         head, planned, lease, side = self.head, self._plan, self.lease, self.side
         self._up = up
         up.taker = self
-        request_id, shared = self.request_id.encode(), self.shared
+        request_id, shared, own = self.request_id.encode(), self.shared, self.own
+        pieces = [self._control_body] if planned is None else planned.pieces
+        size = len(pieces[0]) if len(pieces) == 1 else sum(len(piece) for piece in pieces)
         if planned is None or lease is None:
-            pieces = [self._control_body]
-            size = len(pieces[0])
-            relay = Relay(
-                shared.control_heads, model="control", face=None, minor=head.minor, request_id=request_id
-            )
-            relay.bodyless = head.method == b"HEAD"
-            first = control_head(head, length=size, request_id=request_id)
+            first, relay = outgoing.to_control(shared, head, size=size, request_id=request_id, own=own)
             side.deadline = NEVER  # the control app has deadlines of its own
         else:
-            pieces, route = planned.pieces, planned.route
-            size = len(pieces[0]) if len(pieces) == 1 else sum(len(piece) for piece in pieces)
-            heads, model, face = shared.engine_heads, route.model, self.face
-            relay = Relay(heads, model=model, face=face, minor=head.minor, request_id=request_id)
-            relay.expects_done = route.wire.sends_done
-            if planned.others is not None:
-                relay.yields = planned.others.statuses()
-            relay.echo = planned.echo()
-            address = f"{lease.host}:{lease.port}".encode()
-            path, key = planned.path, lease.key
-            first = engine_head(head, path, address, key=key, length=size, request_id=request_id)
-            due = self._leased_at + shared.limits.first_byte_timeout
+            first, relay = outgoing.to_engine(
+                shared, head, planned, lease, face=self.face, size=size, request_id=request_id, own=own
+            )
+            limits, wire = shared.limits, planned.route.wire
+            due = self.leased_at + (wire.first_byte_timeout or limits.first_byte_timeout)
+            if limits.answer_timeout:
+                self._whole_due = self.received + limits.answer_timeout
+                due = min(due, self._whole_due)
             side.deadline = self._first_byte_due = due
-            if self._beats is not None and self._beats.committed:
-                relay.promise_events()
-                side.deadline = min(due, shared.now() + shared.limits.comment_every)
+            beats = self._beats
+            if beats is not None and beats.committed:
+                relay.promise(events=not beats.plain)
+                side.deadline = min(due, shared.now() + limits.comment_every)
         relay.close = head.close or side.closing
         self._relay = relay
         write = up.transport.write
@@ -218,9 +218,10 @@ class Exchange:
                 self.side.write(out)
             if relay.end is not None:
                 self._answer_ended(relay)
-        except Exception as error:
-            log.exception("exchange_failed", request=self.request_id, path=self.head.path, error=repr(error))
-            self._failed()
+            elif relay.tunnels:
+                self.pass_down()
+        except Exception as error:  # noqa: BLE001  logged there, and nothing may be left unanswered
+            self._failed(error)
 
     def answer_lost(self, error: Exception | None) -> None:
         """The upstream's connection has ended before its answer had."""
@@ -240,15 +241,13 @@ class Exchange:
                 self.bytes_out += len(out)
                 self.side.write(out)
             self._answer_ended(relay)
-        except Exception as failure:
-            log.exception(
-                "exchange_failed", request=self.request_id, path=self.head.path, error=repr(failure)
-            )
-            self._failed()
+        except Exception as failure:  # noqa: BLE001  as above
+            self._failed(failure)
 
     def _first_byte(self) -> None:
-        now = self._first_byte_at = self.shared.now()
-        self.side.deadline = now + self.shared.limits.stall_timeout if self._paused else NEVER
+        now = self.first_byte_at = self.shared.now()
+        due = self._whole_due
+        self.side.deadline = min(due, now + self.shared.limits.stall_timeout) if self._paused else due
         held = self.charged or self.buffer is not None
         if held and (self._plan is None or self._plan.others is None):
             # No retry from here on: the body has done its work, and a stream may last for minutes.
@@ -264,7 +263,7 @@ class Exchange:
             else:
                 up.drop()
         if relay.status:
-            self._status = relay.status
+            self.status = relay.status
         end, refusal = relay.end, relay.refusal
         if end is End.COMPLETE:
             self._end(Outcome.SERVED, keep=not relay.close)
@@ -307,10 +306,9 @@ class Exchange:
         if self._beats is not None and self._beats.committed:
             out = self._beats.end(refusal)
         else:
-            self._status = refusal.status
+            self.status = refusal.status
             bodyless = head.method == b"HEAD"
-            request_id = self.request_id
-            out = refusal_answer(refusal, self.face, request_id=request_id, close=close, bodyless=bodyless)
+            out = refusal_answer(refusal, self.face, own=self.own, close=close, bodyless=bodyless)
         self.bytes_out += len(out)
         self.side.write(out)
         self.shared.counters.refused_total += 1
@@ -323,11 +321,11 @@ class Exchange:
         self.shared.counters.client_gone_total += 1
         up, lease, relay, planned = self._up, self.lease, self._relay, self._plan
         drains = planned is not None and not planned.route.wire.abort_on_disconnect
-        if drains and up is not None and lease is not None and relay is not None:
+        if drains and not self.tunnelled and up is not None and lease is not None and relay is not None:
             self._up = self.lease = None
             Drain(self.shared, up, lease, relay)
         self._drop_upstream()
-        self._status = self._status or (0 if relay is None else relay.status) or _CLIENT_CLOSED
+        self.status = self.status or (0 if relay is None else relay.status) or _CLIENT_CLOSED
         self._end(Outcome.CLIENT_GONE, keep=None)
 
     def stop(self, refusal: Refusal) -> None:
@@ -346,24 +344,32 @@ class Exchange:
         else:
             self.side.write(out)
         self._drop_upstream()
-        self._status = self._status or relay.status
+        self.status = self.status or relay.status
         self._end(Outcome.ABANDONED, keep=False, code=refusal.code)
 
     def expired(self, now: float) -> None:
         """A deadline has passed: a client that reads nothing, the engine's first byte, or a beat that is
         due."""
-        relay = self._relay
-        if self._paused:
+        relay, planned = self._relay, self._plan
+        if now >= self._whole_due:
+            self.stop(refused.answer_timeout(self.shared.limits.answer_timeout))
+        elif self._paused:
             self.side.cut()
+        elif self.tunnelled:
+            self.stop(refused.tunnel_idle(self.shared.limits.tunnel_idle))
         elif relay is not None and now >= self._first_byte_due:
             self._drop_upstream()
             self.give_lease(Outcome.ABANDONED)
-            self.refuse(refused.first_byte_timeout(relay.model, self.shared.limits.first_byte_timeout))
-        elif self._beats is not None and self._plan is not None:
-            self._beat(self._beats, self._plan)
+            self.refuse(refused.first_byte_timeout(relay.model, self._first_byte_due - self.leased_at))
+        elif relay is None and now >= self._patience_due and planned is not None:
+            route, ups = planned.route, self.shared.upstreams
+            self.refuse(refused.still_loading(route.model, ups.waiting_note(route), ups.ready_in(route)))
+        elif self._beats is not None and planned is not None:
+            self._beat(self._beats, planned)
 
-    def _failed(self) -> None:
+    def _failed(self, error: Exception) -> None:
         """Our own fault: say so if nothing was sent yet, close hard otherwise."""
+        log.error("exchange_failed", request=self.request_id, path=self.head.path, exc_info=error)
         relay = self._relay
         self._drop_upstream()
         self.give_lease(Outcome.ABANDONED)
@@ -376,13 +382,20 @@ class Exchange:
     # -- keeping a client alive --------------------------------------------------------------------
 
     def expect_beats(self) -> None:
-        """The request waits: a streaming client gets a sign of life from the first pause on."""
-        head, planned = self.head, self._plan
-        streams = planned is not None and planned.streams and self.shared.limits.loading_comments
-        if self._beats is None and streams:
-            close = head.close or self.side.closing
-            self._beats = Beats(self.face, minor=head.minor, request_id=self.request_id, close=close)
-        self.side.deadline = NEVER if self._beats is None else self._next_beat()
+        """The request waits: a client gets signs of life, or is told to come again before it tires."""
+        planned, shared, endpoint = self._plan, self.shared, self.endpoint
+        if planned is None or endpoint is None or planned.tunnel:
+            return
+        if self._beats is None:
+            close = self.head.close or self.side.closing
+            self._beats = beats_for(
+                planned, endpoint, self.face, shared.limits, minor=self.head.minor, own=self.own, close=close
+            )
+            if self._beats is None and not planned.streams:
+                self._patience_due = self.received + (
+                    said_by(self.head.headers) or shared.limits.patience or NEVER
+                )
+        self.side.deadline = self._patience_due if self._beats is None else self._next_beat()
 
     def _next_beat(self) -> float:
         shared = self.shared
@@ -396,7 +409,7 @@ class Exchange:
         else:
             note = f"{planned.route.model} is ready, waiting for its first token"
         out = beats.beat(note)
-        self._status = 200
+        self.status = 200
         self.bytes_out += len(out)
         self.side.deadline = self._next_beat()
         self.side.write(out)
@@ -408,13 +421,13 @@ class Exchange:
         self._paused = True
         if self._up is not None:
             self._up.transport.pause_reading()
-        self.side.deadline = self.shared.now() + self.shared.limits.stall_timeout
+        self.side.deadline = min(self._whole_due, self.shared.now() + self.shared.limits.stall_timeout)
 
     def resume(self) -> None:
         """The client reads again."""
         self._paused = False
         waits = self._beats is not None and (self._relay is None or not self._relay.started)
-        self.side.deadline = self._next_beat() if waits else NEVER
+        self.side.deadline = self._next_beat() if waits else self._whole_due
         if self._up is not None:
             self._up.transport.resume_reading()
 
@@ -430,7 +443,7 @@ class Exchange:
 
     def note_retry(self) -> None:
         """The request is sent a second time."""
-        self._retried = True
+        self.retried = True
         self.shared.counters.retried_total += 1
 
     def _end(self, outcome: Outcome | None, *, keep: bool | None, code: str = "") -> None:
@@ -450,29 +463,9 @@ class Exchange:
         if self.charged or self.buffer is not None:
             self._release_body()
         shared.exchange_ended()
-        self._record(outcome, code)
+        shared.recorder(record_of(self, self._relay, self._plan, outcome=outcome, code=code))
         if keep is not None:
             self.side.answered(keep=keep)
-
-    def _record(self, outcome: Outcome | None, code: str) -> None:
-        shared, head, relay, planned = self.shared, self.head, self._relay, self._plan
-        word = "refused" if outcome is None else outcome.value
-        if self.endpoint is None and outcome is Outcome.SERVED:
-            word = "control"
-        record = RequestRecord(
-            self.request_id, head.method.decode(), head.path, self.side.client,
-            "" if planned is None else planned.route.model, self._status, word, code, bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out, total=shared.now() - self._started, retried=self._retried,
-            key="" if self.holder is None else self.holder.key,
-        )  # fmt: skip
-        if self._leased_at:
-            record.waited = self._leased_at - self._received
-        if relay is not None and relay.started:
-            record.first_byte = self._first_byte_at - self._received
-            record.streamed = relay.events
-            if planned is not None:
-                record.prompt_tokens, record.completion_tokens = relay.usage()
-        shared.recorder(record)
 
     def _drop_upstream(self) -> None:
         up, self._up = self._up, None

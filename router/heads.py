@@ -42,6 +42,9 @@ _KNOWN_CONNECTION = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b""))
 _NOT_SERVED = frozenset((b"CONNECT", b"TRACE"))
 """This is no forward proxy, and what TRACE would echo are the caller's credentials."""
 
+_TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context 3.2.2, version 00; later versions may be longer, and begin like this."""
+
 _VARYING = (b"x-request-id", b"traceparent", b"idempotency-key")
 
 
@@ -53,7 +56,7 @@ class RequestHead:
 
     __slots__ = (
         "chunked", "close", "complete", "control_kept", "fault", "fields", "headers", "kept", "length",
-        "method", "minor", "path", "query", "special", "target",
+        "method", "minor", "path", "query", "special", "target", "trace", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -75,6 +78,10 @@ class RequestHead:
         self.close = False
         self.special = False
         """It wants an upgrade, or encodes its body: to be looked at before the body is read."""
+        self.wants_websocket = False
+        """An upgrade to WebSocket; any other upgrade is ignored, as RFC 9110 7.8 allows."""
+        self.trace = ""
+        """Trace id of a W3C trace context; it goes through as it came."""
         self.complete = False
         self.fault = ""
 
@@ -114,11 +121,6 @@ class RequestHead:
     def wants_continue(self) -> bool:
         """The client waits for `100 Continue` before it sends the body."""
         return self.minor == 1 and self.headers.get(b"expect", b"").lower() == b"100-continue"
-
-    @property
-    def wants_websocket(self) -> bool:
-        """An upgrade to WebSocket; any other upgrade is ignored, as RFC 9110 7.8 allows."""
-        return b"websocket" in self.headers.get(b"upgrade", b"").lower()
 
     def request_id(self) -> str | None:
         """The client's own request id, if it is one we can put into a log line."""
@@ -161,7 +163,10 @@ def parse_request_head(data: bytes, *, max_fields: int) -> RequestHead:
     if head.method in _NOT_SERVED:
         raise RefusedError(method_unsupported(head.method.decode()))
     _check(head)
+    if b"traceparent" in head.headers:
+        _check_trace(head, head.headers[b"traceparent"])
     head.fields = b"".join(head.kept)
+    head.wants_websocket = b"websocket" in head.headers.get(b"upgrade", b"").lower()
     head.special = b"upgrade" in head.headers or b"content-encoding" in head.headers
     return head
 
@@ -240,6 +245,17 @@ def _obey_connection(head: RequestHead, connection: bytes) -> None:
         head.control_kept = _without(head.control_kept, named)
 
 
+def _check_trace(head: RequestHead, given: bytes) -> None:
+    """A trace context that is none goes no further (W3C Trace Context 4.3)."""
+    match = _TRACE.match(given)
+    if match is None or (
+        match.end() < len(given) and (given[:2] == b"00" or given[match.end() :][:1] != b"-")
+    ):
+        head.kept = _without(head.kept, {b"traceparent", b"tracestate"})
+    else:
+        head.trace = match[1].decode()
+
+
 def _without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
@@ -247,7 +263,10 @@ def _without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
 def special_objection(head: RequestHead, *, for_engine: bool) -> Refusal | None:
     """Why a `special` head is refused before its body is read; None if it is not."""
     if head.wants_websocket:
-        return websocket()
+        if not for_engine or head.minor == 0:
+            return websocket()
+        if b"upgrade" not in head.headers.get(b"connection", b"").lower():
+            return bad_request("an upgrade needs `Connection: Upgrade` (RFC 9110 7.8)")
     coding = head.headers.get(b"content-encoding")
     if coding is not None and for_engine and coding.lower() != b"identity":
         return encoded_body(coding.decode("latin-1"))
@@ -262,6 +281,15 @@ def engine_head(
     return b"POST %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
         path, address, head.fields, auth, request_id, length,
     )  # fmt: skip
+
+
+def tunnel_head(head: RequestHead, path: bytes, address: bytes, *, key: str, request_id: bytes) -> bytes:
+    """The head that asks an engine for a WebSocket."""
+    auth = b"authorization: Bearer %b\r\n" % key.encode("ascii", "replace") if key else b""
+    return (
+        b"GET %b HTTP/1.1\r\nhost: %b\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+        b"%b%bx-request-id: %b\r\n\r\n" % (path, address, head.fields, auth, request_id)
+    )
 
 
 def control_head(head: RequestHead, *, length: int, request_id: bytes) -> bytes:

@@ -145,6 +145,7 @@ def _key(name: str, entry: KeyConfig, source: str) -> Key:
         models=None if entry.models is None else frozenset(entry.models),
         concurrency=entry.concurrency,
         priority=entry.priority,
+        requests_per_minute=entry.requests_per_minute,
         expires=entry.expires,
         source=source,
     )

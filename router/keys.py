@@ -14,7 +14,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, NamedTuple
 
-from registry.capability import ENDPOINTS
+from registry.capability import ENDPOINTS, TUNNELS
 from router.ports import Refusal
 
 REALM: Final = ("WWW-Authenticate", 'Bearer realm="modelyard"')
@@ -44,8 +44,12 @@ class Need(IntEnum):
     """Everything else: a key or a session of the admin scope."""
 
 
+_INFERENCE: Final = Need.INFERENCE
+_ADMIN: Final = Need.ADMIN
+"""Names of this module: a look-up in the enumeration costs as much as one in a dictionary of keys."""
+
 NEEDS: Final[Mapping[str, Need]] = {
-    **dict.fromkeys(ENDPOINTS, Need.INFERENCE),
+    **dict.fromkeys((*ENDPOINTS, *TUNNELS), Need.INFERENCE),
     **dict.fromkeys(("/", "/health", "/ready", "/login", "/logout"), Need.NOTHING),
     **dict.fromkeys(("/metrics", "/openapi.json", "/v1/models", "/models", "/api/session"), Need.READ),
     # The API that was there before: `generate` is counted as the inference request it becomes.
@@ -111,6 +115,16 @@ def _too_many(name: str, most: int) -> Refusal:
     )
 
 
+def _too_often(name: str, most: int, wait: float) -> Refusal:
+    return Refusal(
+        429,
+        "key_rate_limited",
+        f"the key {name} has asked {most} times within a minute; try again in {max(1, round(wait))} s",
+        "rate_limit_error",
+        retry_after=max(BUSY_RETRY_AFTER, wait),
+    )
+
+
 # -- keys ------------------------------------------------------------------------------------------
 
 
@@ -127,6 +141,7 @@ class Key:
     concurrency: int | None = None
     priority: int = 0
     """Added to the model's for its requests."""
+    requests_per_minute: int | None = None
     expires: float | None = None
     source: str = ""
     """Where it is written: `config`, or `file`."""
@@ -139,6 +154,25 @@ class Use:
     in_flight: int = 0
     """Inference requests."""
     last_used: float | None = None
+    tokens: float = 0.0
+    """Requests it may still make at `filled`, where their rate is bounded."""
+    filled: float = float("-inf")
+
+    def wait(self, per_minute: int, now: float) -> float:
+        """0 and one request counted, or seconds until there is room for one: a bucket of a minute's
+        requests that fills steadily, so that no minute sees twice as many."""
+        elapsed = now - self.filled
+        tokens = self.tokens
+        if elapsed > 0:  # the wall clock may have been set back
+            tokens += elapsed * per_minute / 60
+            if tokens > per_minute:
+                tokens = float(per_minute)
+        self.filled = now
+        if tokens < 1:
+            self.tokens = tokens
+            return (1 - tokens) * 60 / per_minute
+        self.tokens = tokens - 1
+        return 0.0
 
 
 class KeyHolder:
@@ -201,12 +235,16 @@ class Grant:
         if key.expires is not None and key.expires <= now:
             return _expired(key.name)
         use.last_used = now
-        if need is Need.INFERENCE:
+        if need is _INFERENCE:
             if key.concurrency is not None and use.in_flight >= key.concurrency:
                 return _too_many(key.name, key.concurrency)
+            if key.requests_per_minute is not None:
+                wait = use.wait(key.requests_per_minute, now)
+                if wait:
+                    return _too_often(key.name, key.requests_per_minute, wait)
             use.in_flight += 1
             return self.counted
-        if need is Need.ADMIN and not key.admin:
+        if need is _ADMIN and not key.admin:
             return NEEDS_ADMIN
         return self.plain
 

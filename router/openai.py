@@ -61,6 +61,14 @@ class Face:
             return anthropic.PING
         return comment(note)
 
+    def thought(self, note: str, *, model: str) -> bytes:
+        """The same as a piece of *model*'s reasoning, where the protocol has one: chat completions."""
+        if self.protocol is not ApiProtocol.OPENAI:
+            return self.beat(note)
+        choice = {"index": 0, "delta": {"reasoning_content": note + "\n"}, "finish_reason": None}
+        event = {"id": "chatcmpl-loading", "object": "chat.completion.chunk", "created": 0, "model": model}
+        return b"data: " + _encode({**event, "choices": [choice]}) + b"\n\n"
+
     def is_enveloped(self, body: bytes) -> bool:
         """*body* is this protocol's own error envelope already and may pass as it is."""
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import parse_qsl, urlencode
 
 from registry.capability import GENERATES, NO_NEEDS, Endpoint
 from router.call_text import Shapes
@@ -11,9 +12,12 @@ from router.echo import AnswerFilter, ModelEcho
 from router.edits import NO_EDITS
 from router.heads import RequestHead
 from router.ports import Directory, Holder, Refusal, Route
-from router.refused import RefusedError
+from router.refused import RefusedError, bad_request
 from router.request import Asked, Bytes, read_json, read_multipart, rewritten
 from router.tool_calls import ToolCallFilter, tools_of
+
+_QUERY_FIELDS = 32
+"""Of an upgrade; OpenAI's has two."""
 
 
 @dataclass(slots=True)
@@ -31,6 +35,8 @@ class Plan:
     """The model's name in the answer: the one asked for; of a virtual name, the model that answers."""
     others: Others | None = None
     """Who is asked instead, of a virtual name; None: nobody."""
+    tunnel: bool = False
+    """Both sides will speak past us."""
 
     tools: Shapes | None = None
     """The request's tools, where calls of them must be looked for in the answer's text."""
@@ -140,3 +146,30 @@ def _fitted(route: Route, request: _Request, name: str) -> Plan:
         path = path.removeprefix("/v1")
     streams = asked.stream and endpoint.streams
     return Plan(route, path.encode() + request.head.query, pieces, streams, name, tools=tools)
+
+
+def plan_tunnel(
+    head: RequestHead, endpoint: Endpoint, directory: Directory, *, holder: Holder | None = None
+) -> Plan:
+    """The same for an upgrade, whose model stands in the query. Raises as `plan`."""
+    try:
+        text = head.query[1:].decode("latin-1")
+        query = parse_qsl(text, keep_blank_values=True, max_num_fields=_QUERY_FIELDS)
+    except ValueError:
+        raise RefusedError(bad_request(f"the query has more than {_QUERY_FIELDS} fields")) from None
+    names = [value for key, value in query if key == "model"]
+    if len(names) > 1:
+        raise RefusedError(
+            bad_request("the query has more than one `model`", code="duplicate_model", param="model")
+        )
+    name = names[0] if names else None
+    found = directory.route(name, endpoint, holder)
+    route = found if isinstance(found, Route) else found(NO_NEEDS, endpoint, holder).routes[0]
+    objection = None if holder is None else holder.objects_to(route.model)
+    if objection is not None:
+        raise RefusedError(objection)
+    wire = route.wire
+    told = name if name in wire.accepted_names else wire.served_name
+    rest = [(key, value) for key, value in query if key != "model"]
+    path = endpoint.path + "?" + urlencode([("model", told), *rest])
+    return Plan(route, path.encode(), [b""], streams=False, name=name or route.model, tunnel=True)

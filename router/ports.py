@@ -144,6 +144,10 @@ class Upstreams(Protocol):
         """
         ...
 
+    def ready_in(self, route: Route) -> float | None:
+        """Seconds until the model is likely to be ready; None if nobody knows."""
+        ...
+
     def waiting_note(self, route: Route) -> str:
         """What the model is waited for now, for people: `loading qwen3-8b 42% eta 12s`."""
         ...
@@ -181,12 +185,23 @@ class FrontLimits:
     buffered_bytes_per_model: int = 256 * 2**20
     buffered_bytes_total: int = 1024 * 2**20
     connections: int = 4096
+    connections_per_client: int = 1024
     head_timeout: float = 30.0
     body_timeout: float = 60.0
     keep_alive: float = 75.0
     first_byte_timeout: float = 600.0
+    answer_timeout: float = 0.0
+    """From the request's last byte to the answer's; 0: as long as it takes."""
+    tunnel_idle: float = 600.0
+    """A WebSocket on which nothing passes either way is closed, and its model may go."""
     idle_upstream: float = 4.0
     loading_comments: bool = True
+    loading_reasoning: bool = False
+    """The same as pieces of reasoning, in chat completions."""
+    loading_space: bool = False
+    """Who does not stream gets a 200 and white space while the model loads."""
+    patience: float = 0.0
+    """Who does not stream waits this long for a model to load, then is told to come again; 0: without end."""
     stall_timeout: float = 300.0
     """A client that reads nothing of its answer for this long is cut; a person in a debugger is not."""
     comment_every: float = 1.0
@@ -220,6 +235,8 @@ class RequestRecord:
     retried: bool = False
     key: str = ""
     """Name of the key it was let in by; empty: none was needed."""
+    trace: str = ""
+    """Its W3C trace id, if it came with one."""
 
 
 Recorder = Callable[[RequestRecord], None]

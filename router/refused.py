@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from router.ports import Refusal
 
+_AGAIN = 10.0
+"""Seconds until another try where nobody knows better: three tries with 5 s of patience see a load of 30 s
+end."""
+_LONGEST_AGAIN = 60.0
+"""SDKs ignore a longer Retry-After."""
+
 
 class RefusedError(Exception):
     """Carries a refusal up to the place that answers."""
@@ -54,6 +60,12 @@ def too_many_connections(limit: int) -> Refusal:
     return Refusal(503, "too_many_connections", message, "server_error", retry_after=1.0)
 
 
+def too_many_of_client(client: str, limit: int) -> Refusal:
+    """503: one client has its share."""
+    message = f"{client} has its limit of {limit} connections open (limits.connections_per_client)"
+    return Refusal(503, "too_many_connections", message, "server_error", retry_after=1.0)
+
+
 def encoded_body(coding: str) -> Refusal:
     """415: compressed request bodies."""
     message = f"request bodies with Content-Encoding {coding} are not taken; send the body as it is"
@@ -61,7 +73,7 @@ def encoded_body(coding: str) -> Refusal:
 
 
 def websocket() -> Refusal:
-    """501: not spoken yet."""
+    """501: only `/v1/realtime` is tunnelled."""
     return Refusal(501, "websocket_unsupported", "WebSocket is not supported on this path")
 
 
@@ -105,6 +117,27 @@ def first_byte_timeout(model: str, seconds: float) -> Refusal:
         f"the engine of {model} did not begin its answer within {seconds:g} s (limits.first_byte_timeout)"
     )
     return Refusal(504, "first_byte_timeout", message, "server_error")
+
+
+def answer_timeout(seconds: float) -> Refusal:
+    """504 or an error event: the whole answer took too long."""
+    message = f"the answer was not complete within {seconds:g} s (limits.answer_timeout)"
+    return Refusal(504, "answer_timeout", message, "server_error")
+
+
+def tunnel_idle(seconds: float) -> Refusal:
+    """For the log: nothing passed a WebSocket for too long."""
+    return Refusal(408, "tunnel_idle", f"nothing passed for {seconds:g} s (limits.tunnel_idle)")
+
+
+def still_loading(model: str, note: str, ready_in: float | None) -> Refusal:
+    """503: said before the client tires of waiting in silence; the load goes on."""
+    message = (
+        f"{model} is not ready yet ({note}); it goes on loading: try again then, or ask with stream: true,"
+        " which is told of the progress"
+    )
+    again = _AGAIN if ready_in is None else min(max(ready_in, 1.0), _LONGEST_AGAIN)
+    return Refusal(503, "model_loading", message, "server_error", retry_after=again)
 
 
 def shutting_down() -> Refusal:

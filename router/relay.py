@@ -53,6 +53,7 @@ _AS_CHUNKS: Final = 1
 _AS_COUNTED: Final = 2
 _DECODED: Final = 3
 _HOLDING: Final = 4
+_TUNNEL: Final = 5
 
 
 class Relay:
@@ -61,22 +62,29 @@ class Relay:
     __slots__ = (
         "_body", "_heads", "_left", "_length", "_mode", "_scanner", "_tail", "_unverified", "_why",
         "bodyless", "close", "committed", "echo", "end", "events", "expects_done", "face", "framing", "head",
-        "minor", "model", "refusal", "request_id", "reusable", "started", "status", "yields",
+        "minor", "model", "own", "plain", "refusal", "reusable", "started", "status", "upgrades", "yields",
     )  # fmt: skip
 
     def __init__(
-        self, heads: HeadCache[AnswerHead], *, model: str, face: Face | None, minor: int, request_id: bytes
+        self, heads: HeadCache[AnswerHead], *, model: str, face: Face | None, minor: int, own: bytes
     ) -> None:
-        """*face* None is the control app, whose answers are not touched; *heads* parses."""
+        """*face* None is the control app, whose answers are not touched; *heads* parses.
+
+        *own*: fields of ours for the answer's head, the last without its CRLF.
+        """
         self._heads = heads
         self.model = model
         self.face = face
         self.minor = minor
-        self.request_id = request_id
+        self.own = own
         self.close = False
         """The client's connection ends with the answer, and it is told so."""
         self.bodyless = False
         """HEAD: the answer's head is all there is."""
+        self.upgrades = False
+        """A switch of protocols was asked for: after a 101 bytes pass as they come."""
+        self.plain = False
+        """What was promised, and begun with white space, is one JSON document and no events."""
         self.expects_done = face is not None
         """Event streams end with a mark of their own, or were cut."""
         self.echo: AnswerFilter | None = None
@@ -108,10 +116,16 @@ class Relay:
         self._unverified = False
         """A JSON document too large to hold, without a length: its last byte decides."""
 
-    def promise_events(self) -> None:
-        """The client has been sent a 200 and the beginning of an event stream already."""
+    @property
+    def tunnels(self) -> bool:
+        """The protocol was switched."""
+        return self._mode == _TUNNEL
+
+    def promise(self, *, events: bool) -> None:
+        """The client has been sent a 200 and the beginning of an event stream, or of a JSON document."""
         self.committed = True
-        self.events = True
+        self.events = events
+        self.plain = not events
         self.framing = b"chunked" if self.minor else b"close"
 
     # -- in --------------------------------------------------------------------------------------
@@ -125,6 +139,8 @@ class Relay:
             return self._feed_counted(data)
         if mode == _HEAD:
             return self._feed_head(data)
+        if mode == _TUNNEL:
+            return data
         return self._feed_payload(data)
 
     def eof(self) -> bytes:
@@ -135,6 +151,9 @@ class Relay:
         head = self.head
         if head is None:
             return self.fail(refused.bad_answer(self.model, "it ended inside its head"))
+        if self._mode == _TUNNEL:
+            self.end = End.COMPLETE
+            return b""
         if self._length is None and not head.chunked:
             return self._finish()
         if self._mode == _HOLDING and self._why in (Held.ERROR, Held.EVENT):
@@ -152,7 +171,8 @@ class Relay:
             self.end = End.CUT
             return b""
         self.end = End.SAID
-        return self._frame(self.face.error_event(refusal)) + self._last()
+        said = self.face.error_body(refusal) if self.plain else self.face.error_event(refusal)
+        return self._frame(said) + self._last()
 
     def usage(self) -> tuple[int, int]:
         """Tokens (prompt, completion) as the answer's end tells them."""
@@ -177,10 +197,26 @@ class Relay:
             except BadAnswerError as error:
                 return self.fail(refused.bad_answer(self.model, str(error)))
             data = data[end + 4 :]
+            if head.status == 101:
+                return self._switch(head, data)
             if head.status >= 200:
                 self._length = length
                 return self._begin(head, data)
         return self.fail(refused.bad_answer(self.model, "it sends interim answers without end"))
+
+    def _switch(self, head: AnswerHead, data: bytes) -> bytes:
+        """RFC 9110 15.2.2."""
+        if not self.upgrades:
+            return self.fail(refused.bad_answer(self.model, "it switches protocols, and nobody asked it to"))
+        self.head = head
+        self.status = 101
+        self.committed = self.close = True
+        self._mode = _TUNNEL
+        fields = (
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n",
+            head.fields,
+        )
+        return b"".join((*fields, self.own, END, data))
 
     def _begin(self, head: AnswerHead, data: bytes) -> bytes:
         """Choose how *head*'s body passes, and feed it the first of it."""
@@ -188,7 +224,7 @@ class Relay:
         if head.status in self.yields:
             self.end, self.refusal = End.YIELDED, refusal_of(head.status, b"")
             return b""
-        self.reusable = head.keep_alive
+        self.reusable = head.keep_alive and not self.upgrades
         if not self.committed:
             self.status = head.status
         if self.bodyless or head.status in (204, 304):
@@ -203,7 +239,12 @@ class Relay:
         if self.face is not None:
             counted, renamed = self._length is not None, self.echo is not None
             whole = self.echo is not None and self.echo.whole
-            why = why_held(head, committed=self.committed, counted=counted, renamed=renamed, whole=whole)
+            promised = self.committed and not self.plain
+            why = why_held(
+                head, committed=promised, counted=counted, renamed=renamed and not self.plain, whole=whole
+            )
+            if self.plain and head.status != 200:
+                why = Held.EVENT
             if why is not None:
                 self._mode, self._why = _HOLDING, why
                 return self._feed_payload(data) if data or self._length == 0 else b""
@@ -227,11 +268,13 @@ class Relay:
         return out
 
     def _commit(self, head: AnswerHead, framing: bytes, *, fields: bytes | None = None) -> bytes:
+        if self.plain:
+            return b""  # the head is on its way since the first white space
         self.committed = True
         self.framing = framing
         self.events = head.is_events
         parts = [status_line(head.status), head.fields if fields is None else fields]
-        parts += (b"x-request-id: ", self.request_id)
+        parts.append(self.own)
         if framing == b"length":
             parts.append(b"\r\ncontent-length: %d" % (self._length or 0))
         elif framing == b"chunked":
@@ -384,10 +427,16 @@ class Relay:
         elif self.echo is not None:
             body = self.echo.replace_once(body) or body
         self._length = len(body)
-        return self._commit(head, b"length", fields=fields) + body
+        return (
+            self._commit(head, b"length", fields=fields)
+            + self._frame(body)
+            + (self._last() if self.plain else b"")
+        )
 
     def _can_speak(self) -> bool:
-        """Whether the client reads events, and is between two of them."""
+        """Whether the client reads events, and is between two of them; or none of its document has come."""
+        if self.plain:
+            return self._mode in (_HEAD, _HOLDING)
         if not self.events or self.framing == b"length":
             return False
         if self._mode == _AS_CHUNKS and self._scanner is not None and not self._scanner.between_chunks:

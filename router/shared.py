@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
 from router.answer_head import AnswerHead, parse_answer_head, parse_engine_head
+from router.cors import Cors
 from router.head_cache import HeadCache
 from router.heads import RequestHead, parse_request_head
 from router.limits import BodyBudget, BufferStore
@@ -63,6 +64,7 @@ class FrontPorts:
     request_ids: Callable[[], str]
     authorizer: Authorizer | None = None
     """None lets everybody in."""
+    cors: Cors = field(default_factory=lambda: Cors(()))
 
 
 @dataclass(slots=True)
@@ -87,13 +89,17 @@ class Shared:
     """See the module. One per front; no part of it is global."""
 
     __slots__ = (
-        "_idle", "authorizer", "budget", "buffers", "control", "control_heads", "counters", "directory",
+        "_idle", "authorizer", "budget", "buffers", "connections_of", "control", "control_heads", "cors",
+        "counters", "directory",
         "drains", "engine_heads", "limits", "now", "pool", "recorder", "refusals", "request_heads",
         "request_id", "scratch", "scratch_view", "spawn", "upstreams", "wheel",
     )  # fmt: skip
 
     def __init__(self, ports: FrontPorts, limits: FrontLimits, wheel: Wheel) -> None:
         self.authorizer = ports.authorizer
+        self.cors = ports.cors
+        self.connections_of: dict[str, int] = {}
+        """Connections open now, by client."""
         self.request_id = ports.request_ids
         self.directory = ports.directory
         self.upstreams = ports.upstreams

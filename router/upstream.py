@@ -33,6 +33,10 @@ class Taker(Protocol):
         """The connection has ended, before or after the end of the answer."""
         ...
 
+    def upstream_slow(self, *, slow: bool) -> None:
+        """The engine reads more slowly than it is written to, or has caught up."""
+        ...
+
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an engine (or to the control app). Has a taker while a request is on it."""
@@ -70,6 +74,14 @@ class UpstreamConnection(asyncio.Protocol):
         taker, self.taker = self.taker, None
         if taker is not None:
             taker.answer_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self.taker is not None:
+            self.taker.upstream_slow(slow=True)
+
+    def resume_writing(self) -> None:
+        if self.taker is not None:
+            self.taker.upstream_slow(slow=False)
 
     def drop(self) -> None:
         """Close hard: the engine sees that nobody reads any more."""

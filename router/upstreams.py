@@ -57,6 +57,10 @@ class FleetUpstreams:
             return self._endpoints.lease(model)
         return await self._supervisor.lease(model.id, timeout=timeout, request=request, priority=priority)
 
+    def ready_in(self, route: Route) -> float | None:
+        """See `router.ports.Upstreams`."""
+        return self._supervisor.ready_in(ModelId(route.model))
+
     def waiting_note(self, route: Route) -> str:
         """See `router.ports.Upstreams`."""
         return self._supervisor.phase(ModelId(route.model)) or f"waiting for {route.model}"

@@ -32,6 +32,7 @@ from router.control.deps import ControlDeps, FrontStats
 from router.control.door import Door
 from router.control.events import EventRing
 from router.control.guard import is_loopback
+from router.cors import Cors
 from router.directory import CatalogDirectory
 from router.endpoints import INSTANCE_HEADER, Endpoints
 from router.errors import refusal_for
@@ -88,8 +89,14 @@ def front_limits(settings: Settings) -> FrontLimits:
         body_timeout=limits.body_timeout,
         keep_alive=limits.keep_alive,
         first_byte_timeout=limits.first_byte_timeout,
+        answer_timeout=limits.answer_timeout,
+        tunnel_idle=limits.tunnel_idle,
+        connections_per_client=limits.connections_per_client,
         idle_upstream=limits.idle_upstream,
-        loading_comments=settings.loading == "comments",
+        loading_comments=settings.loading != "off",
+        loading_reasoning=settings.loading == "reasoning",
+        loading_space=settings.loading_json == "space",
+        patience=settings.patience,
     )
 
 
@@ -264,6 +271,7 @@ class Daemon:
                 now=self.clock.now,
                 request_ids=request_ids(f"req-{secrets.token_hex(4)}"),
                 authorizer=self.auth,
+                cors=Cors(self.settings.cors.origins),
             ),
             limits=front_limits(self.settings),
         )

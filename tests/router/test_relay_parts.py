@@ -199,11 +199,11 @@ STREAM = b'data: {"model": "s"}\n\n' * 3 + b"data: [DONE]\n\n"
 def test_a_relayed_stream_is_the_same_for_any_split(
     cuts: list[int], framing: str, minor: int, renamed: bool, committed: bool
 ) -> None:
-    relay = Relay(HEADS_SEEN, model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, request_id=b"r")
+    relay = Relay(HEADS_SEEN, model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, own=b"x-request-id: r")
     if renamed:
         relay.echo = ModelEcho("s", "asked")
     if committed:
-        relay.promise_events()
+        relay.promise(events=True)
     body = chunk(STREAM[:50]) + chunk(STREAM[50:]) + b"0\r\n\r\n" if framing == "chunked" else STREAM
     out = b"".join(relay.feed(part) for part in split(HEADS[framing] + body, cuts))
     out += relay.eof()
@@ -228,7 +228,7 @@ def test_a_relayed_stream_is_the_same_for_any_split(
 def test_a_stream_cut_anywhere_never_looks_complete(
     cut: int, framing: str, minor: int, renamed: bool
 ) -> None:
-    relay = Relay(HEADS_SEEN, model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, request_id=b"r")
+    relay = Relay(HEADS_SEEN, model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, own=b"x-request-id: r")
     if renamed:
         relay.echo = ModelEcho("s", "asked")
     body = (

@@ -67,15 +67,26 @@ class EngineConnection(asyncio.Protocol):
     gone: asyncio.Future[None] = field(init=False)
     """Done once the front has closed it."""
     _data: bytes = b""
+    _upgraded: bool = False
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.gone = asyncio.get_running_loop().create_future()
         self.engine.connections.append(self)
 
+    async def raw(self, size: int) -> bytes:
+        """The next *size* bytes after an upgrade."""
+        while len(self._data) < size:
+            self._more.clear()
+            await self._more.wait()
+        data, self._data = self._data[:size], self._data[size:]
+        return data
+
     def data_received(self, data: bytes) -> None:
         self._data += data
-        while True:
+        self._more.set()
+        while not self._upgraded:
             head, found, rest = self._data.partition(b"\r\n\r\n")
             if not found:
                 return
@@ -88,6 +99,7 @@ class EngineConnection(asyncio.Protocol):
             if len(rest) < size:
                 return
             self._data = rest[size:]
+            self._upgraded = b"upgrade" in headers
             self.engine.requests.put_nowait(Received(line, headers, rest[:size], self))
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -78,6 +78,7 @@ class FakeUpstreams:
     leases: list[FakeLease] = field(default_factory=list)
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
     cancelled: int = 0
+    eta: float | None = None
     generation: int = 1
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when somebody waits."""
@@ -104,6 +105,9 @@ class FakeUpstreams:
             self.waiters.remove(waiter)
             raise
         return self._new()
+
+    def ready_in(self, route: Route) -> float | None:
+        return self.eta
 
     def waiting_note(self, route: Route) -> str:
         return f"loading {route.model} 42% eta 12s"

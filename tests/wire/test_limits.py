@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from router.ports import FrontLimits
-from tests.support.wire import CHAT, Run, World
+from tests.support.wire import CHAT, STREAM, Run, World
 
 ANSWER = b'{"ok":1}'
 
@@ -155,3 +157,65 @@ def test_a_body_that_stops_coming_is_refused(run: Run) -> None:
             assert await client.error() == (408, "request_timeout")
 
     run(scenario, limits=FrontLimits(body_timeout=60))
+
+
+def test_one_client_cannot_take_all_connections(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        first = await world.client()
+        first.post(CHAT)
+        (await world.engine.next_request()).answer(ANSWER)
+        await first.answer()
+        second = await world.client()
+        status, headers, body = await second.answer()
+        assert (status, json.loads(body)["error"]["code"]) == (503, "too_many_connections")
+        assert "127.0.0.1" in json.loads(body)["error"]["message"]
+        assert headers["retry-after"] == "1"
+        first.close()
+        second.close()
+        while world.front.shared.connections_of:
+            await world.turn()
+
+    run(scenario, limits=FrontLimits(connections_per_client=1))
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_answer_that_takes_too_long_is_ended(run: Run, *, streams: bool) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        client.post(STREAM if streams else CHAT)
+        request = await world.engine.next_request()
+        if streams:
+            request.begin_events()
+            request.chunk(b"data: {}\n\n")
+            await client.head()
+            assert await client.chunk() == b"data: {}\n\n"
+        world.pass_time(59)
+        assert world.front.counters.in_flight == 1
+        world.pass_time(2)
+        if streams:
+            assert json.loads((await client.chunk())[6:])["error"]["code"] == "answer_timeout"
+            assert await client.chunk() == b""
+        else:
+            assert await client.error() == (504, "answer_timeout")
+        await request.connection.gone
+        assert world.upstreams.leases[0].outcome == "abandoned"
+
+    run(scenario, limits=FrontLimits(answer_timeout=60))
+
+
+def test_a_model_may_have_a_time_of_its_own_for_the_first_byte(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        world.serve("slow", first_byte_timeout=1200.0)
+        world.serve("fast", first_byte_timeout=5.0)
+        for model, seconds in (("fast", 5), ("slow", 1200)):
+            client = await world.client()
+            client.post(CHAT.replace(b'"m"', b'"%b"' % model.encode()))
+            await world.engine.next_request()
+            world.pass_time(seconds - 1)
+            assert world.front.counters.in_flight == 1
+            world.pass_time(2)
+            status, _, body = await client.answer()
+            assert (status, json.loads(body)["error"]["code"]) == (504, "first_byte_timeout")
+            assert f"within {seconds} s" in json.loads(body)["error"]["message"]
+
+    run(scenario)

@@ -51,7 +51,7 @@ REFUSED = {
     "another expectation": (request(HOST, LENGTH, b"Expect: 200-maybe\r\n"), 417),
     "a tunnel": (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 501),
     "a websocket": (
-        b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /v1/elsewhere HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         501,
     ),
     "a compressed body": (request(HOST, LENGTH, b"Content-Encoding: gzip\r\n"), 415),

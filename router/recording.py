@@ -1,0 +1,38 @@
+"""What is known of a request when it is over, for the log and the metrics. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.plan import Plan
+from router.ports import Outcome, RequestRecord
+from router.relay import Relay
+
+if TYPE_CHECKING:
+    from router.exchange import Exchange
+
+
+def record_of(
+    exchange: Exchange, relay: Relay | None, planned: Plan | None, *, outcome: Outcome | None, code: str
+) -> RequestRecord:
+    """*outcome* None: it was refused."""
+    head, holder = exchange.head, exchange.holder
+    if outcome is None:
+        word = "refused"
+    else:
+        word = "control" if exchange.endpoint is None and outcome is Outcome.SERVED else outcome.value
+    record = RequestRecord(
+        exchange.request_id, head.method.decode(), head.path, exchange.side.client,
+        "" if planned is None else planned.route.model, exchange.status, word, code,
+        bytes_in=exchange.bytes_in, bytes_out=exchange.bytes_out,
+        total=exchange.shared.now() - exchange.started, retried=exchange.retried,
+        key="" if holder is None else holder.key, trace=head.trace,
+    )  # fmt: skip
+    if exchange.leased_at:
+        record.waited = exchange.leased_at - exchange.received
+    if relay is not None and relay.started:
+        record.first_byte = exchange.first_byte_at - exchange.received
+        record.streamed = relay.events
+        if planned is not None:
+            record.prompt_tokens, record.completion_tokens = relay.usage()
+    return record
