@@ -126,9 +126,11 @@ build: $(VENV)/.installed-dev ## build dist/*.whl and the source archive
 wheel-test: $(VENV)/.installed-dev ## install the wheel in a strange place, beside PyPI's supervisor, and use it
 	$(PYTEST) tests/packaging -m packaging
 
-.PHONY: bench
-bench: $(VENV)/.installed-dev ## the front against direct, nginx and an aiohttp proxy
+.PHONY: bench bench-check
+bench: $(VENV)/.installed-dev ## the front beside nginx, haproxy and two Rust routers (those that are here)
 	$(BIN)/python -m bench
+bench-check: $(VENV)/.installed-dev ## the same with the routers installed, apart; fails where a limit is not met
+	$(BIN)/python -m bench --install --check
 
 .PHONY: bench-scheduler bench-scheduler-write
 bench-scheduler: $(VENV)/.installed-dev ## our scheduler and three others on the eight traces of bench/traces

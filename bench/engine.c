@@ -1,6 +1,9 @@
 /* An engine that costs next to nothing: one epoll thread, HTTP/1.1 keep-alive, requests with Content-Length.
  *
- *   engine PORT
+ *   engine PORT [REPORT]
+ *
+ * With REPORT, it writes there, as JSON, how many milliseconds passed between the last answer to a GET (a check
+ * of its readiness) and the first POST.
  *
  * A body with "stream":true gets `max_tokens` events, one per `seed` microseconds (0: as fast as they are
  * taken), each chunk a send of its own, then [DONE]. Any other body gets one JSON answer of about 600 bytes.
@@ -91,6 +94,22 @@ static long number_after(const char *data, size_t size, const char *key, long ot
     return found ? atol(found + strlen(key)) : otherwise;
 }
 
+static const char *report;
+static uint64_t checked;
+
+static void note(int get) {
+    if (get) {
+        checked = now_ns();
+    } else if (report && checked) {
+        FILE *out = fopen(report, "w");
+        if (out) {
+            fprintf(out, "{\"first_after_ms\": %.3f}\n", (double)(now_ns() - checked) / 1e6);
+            fclose(out);
+        }
+        report = NULL;
+    }
+}
+
 static int serve(struct client *c, const char *body, size_t size) {
     size_t looked = size > 4096 ? 4096 : size;
     if (!memmem(body, looked, "\"stream\":true", 13)) return put(c, answer, answer_size);
@@ -119,6 +138,7 @@ static void readable(struct client *c) {
     size_t body = length && length < end ? strtoul(length + 17, NULL, 10) : 0;
     if (c->have < head + body) return;
     c->have = 0;
+    note(c->data[0] == 'G');
     if (serve(c, c->data + head, body) < 0) drop(c);
 }
 
@@ -156,7 +176,8 @@ static int advance(void) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 2) return 2;
+    if (count < 2) return 2;
+    if (count > 2) report = arguments[2];
     signal(SIGPIPE, SIG_IGN);
     prepare();
     int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);

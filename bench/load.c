@@ -1,6 +1,9 @@
 /* A closed loop of keep-alive clients, one thread: each sends a request, reads the whole answer, sends again.
  *
- *   load PORT CONNECTIONS SECONDS json|sse [EVENTS PAUSE_MICROSECONDS]
+ *   load PORT CONNECTIONS SECONDS json|sse|big [EVENTS PAUSE_MICROSECONDS | BYTES] [MODEL]
+ *
+ * `big` sends a picture of BYTES in base64 and names the model after it. With 0 SECONDS each connection sends
+ * one request.
  *
  * Prints one line of JSON: requests, errors, events, seconds, p50_us, p99_us.
  */
@@ -26,7 +29,7 @@ struct client {
     char data[65536];
 };
 
-static char request[4096];
+static char *request;
 static size_t request_size;
 static uint64_t requests, errors, events, buckets[200001];
 static int port;
@@ -41,7 +44,14 @@ static void begin(struct client *c) {
     c->have = 0;
     c->left = -2;
     c->sent = now_ns();
-    if (send(c->fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size) errors++;
+    for (size_t done = 0; done < request_size;) {
+        ssize_t sent = send(c->fd, request + done, request_size - done, MSG_NOSIGNAL);
+        if (sent <= 0) {
+            errors++;
+            return;
+        }
+        done += (size_t)sent;
+    }
 }
 
 static void open_client(struct client *c, int poller) {
@@ -107,18 +117,26 @@ int main(int count, char **arguments) {
     if (count < 5) return 2;
     signal(SIGPIPE, SIG_IGN);
     port = atoi(arguments[1]);
-    int connections = atoi(arguments[2]), sse = !strcmp(arguments[4], "sse");
+    int connections = atoi(arguments[2]), sse = !strcmp(arguments[4], "sse"), big = !strcmp(arguments[4], "big");
+    size_t picture = big && count > 5 ? strtoul(arguments[5], NULL, 10) : 0;
+    const char *model = count > (big ? 6 : 7) ? arguments[big ? 6 : 7] : "mock";
     double seconds = atof(arguments[3]);
-    char body[2048], filler[800];
+    char *body = malloc(picture + 2048), *image = malloc(picture + 1), filler[800];
+    request = malloc(picture + 4096);
+    for (size_t i = 0; i < picture; i++) image[i] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef"[i * 7 % 32];
+    image[picture] = 0;
     for (int i = 0; i < 760; i++) filler[i] = i % 6 == 5 ? ' ' : 'a' + i % 26;
     filler[760] = 0;
-    int size = snprintf(body, sizeof body,
-                        "{\"model\":\"mock\",\"stream\":%s,\"max_tokens\":%s,\"seed\":%s,\"temperature\":0.7,"
+    int size = big ? snprintf(body, picture + 2048,
+                              "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":"
+                              "{\"url\":\"data:image/png;base64,%s\"}}]}],\"model\":\"%s\"}", image, model)
+                   : snprintf(body, 2048,
+                        "{\"model\":\"%s\",\"stream\":%s,\"max_tokens\":%s,\"seed\":%s,\"temperature\":0.7,"
                         "\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant.\"},"
                         "{\"role\":\"user\",\"content\":\"%s\"}]}",
-                        sse ? "true" : "false", count > 5 ? arguments[5] : "50", count > 6 ? arguments[6] : "0",
+                        model, sse ? "true" : "false", count > 5 ? arguments[5] : "50", count > 6 ? arguments[6] : "0",
                         filler);
-    request_size = (size_t)snprintf(request, sizeof request,
+    request_size = (size_t)snprintf(request, picture + 4096,
                                     "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n"
                                     "Content-Type: application/json\r\nAuthorization: Bearer sk-1234\r\n"
                                     "Content-Length: %d\r\n\r\n%s",

@@ -53,7 +53,6 @@ GENERATES = frozenset({Capability.GENERATE})
 
 def _table() -> dict[str, Endpoint]:
     gen, c, p = GENERATES, Capability, Protocol
-    gen, c, p = frozenset({Capability.GENERATE}), Capability, Protocol
     heard = frozenset({c.TRANSCRIBE})
     pooled = frozenset({c.EMBED, c.RERANK, c.CLASSIFY})
     rows = [

@@ -48,17 +48,18 @@ class Histogram:
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
     total: float = 0.0
+    bounds: tuple[float, ...] = SECONDS
 
     def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
     def copy(self) -> Histogram:
-        return Histogram(self.counts.copy(), self.total)
+        return Histogram(self.counts.copy(), self.total, self.bounds)
 
     def buckets(self) -> list[tuple[str, float]]:
         running, rows = 0, []
-        for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             running += count
             rows.append((bound, float(running)))
         return rows
@@ -130,6 +131,7 @@ class Snapshot:
     """By key's name and model."""
     events: dict[str, int]
     lag_seconds: float
+    lag: Histogram
     version: str
     fleet: FleetView
 
@@ -265,6 +267,7 @@ class Metrics:
             keys=self.used_by_key(),
             events=self._events.copy(),
             lag_seconds=self.lag.worst(),
+            lag=self.lag.spread.copy(),
             version=self._version,
             fleet=fleet,
         )
@@ -317,17 +320,25 @@ class RequestRate:
 # -- the event loop's lag --------------------------------------------------------------------------
 
 
+LAG_EVERY: Final = 0.1
+"""Seconds between two measurements: a stall of a tenth of a second is seen for certain."""
+LAG_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
 class LagGauge:
-    """The longest of the last 60 delays: a scrape every 15 to 60 s sees every stall at least once."""
+    """The longest of the last minute's delays, so that a scrape sees every stall; and how they are spread."""
 
     def __init__(self) -> None:
-        self._recent = [0.0] * 60
+        self._recent = [0.0] * round(60 / LAG_EVERY)
         self._next = 0
+        self.spread = Histogram([0] * (len(LAG_BOUNDS) + 1), bounds=LAG_BOUNDS)
 
     def observe(self, seconds: float) -> None:
         """One measured delay; never negative."""
-        self._recent[self._next] = max(0.0, seconds)
+        delay = max(0.0, seconds)
+        self._recent[self._next] = delay
         self._next = (self._next + 1) % len(self._recent)
+        self.spread.observe(delay)
 
     def worst(self) -> float:
         """The longest of them."""
@@ -335,9 +346,9 @@ class LagGauge:
 
 
 class LoopLag:
-    """Measures how late a timer of one second comes: that long, requests waited for somebody's slow code."""
+    """Measures how late a timer comes: that long, requests waited for somebody's slow code."""
 
-    def __init__(self, clock: Clock, gauge: LagGauge, *, every: float = 1.0) -> None:
+    def __init__(self, clock: Clock, gauge: LagGauge, *, every: float = LAG_EVERY) -> None:
         self._clock = clock
         self._gauge = gauge
         self._every = every

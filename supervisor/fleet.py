@@ -332,11 +332,8 @@ class Supervisor:
     def ready_in(self, model: ModelId) -> float | None:
         """Seconds until it is likely to be ready; None if it is not starting, or never has been."""
         instance = self.instances.get(model)
-        if instance is None:
-            return None
-        learned = self.forecast.load_seconds(instance.model)
-        done = snapshot.progress_of(instance, now=self.world.clock.now(), load_seconds=learned)
-        return None if done is None else done[1]
+        progress = None if instance is None else snapshot.progress_of(self, instance)
+        return None if progress is None else progress.left
 
     def phase(self, model: ModelId) -> str:
         """What it is doing, or what those who ask for it wait for, for people."""

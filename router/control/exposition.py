@@ -35,9 +35,12 @@ FAMILIES: Final = {
     "modelyard_in_flight": "Requests that an instance is serving.",
     "modelyard_waiting": "Requests that wait for an instance.",
     "modelyard_loop_lag_seconds": "Longest delay of the event loop in the last minute.",
+    "modelyard_loop_lag_distribution_seconds": "Delays of the event loop, measured ten times a second.",
     "modelyard_build_info": "Always 1; the version is the label.",
 }
 """Every family this daemon exports, with its help text."""
+
+_LAG: Final = "modelyard_loop_lag_distribution_seconds"
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -95,6 +98,9 @@ class _Families:
         yield from _of_instances(shot.fleet.instances)
         yield _of_devices(shot.fleet.devices)
         yield _family("modelyard_loop_lag_seconds", (), [((), shot.lag_seconds)])
+        spread = HistogramMetricFamily(_LAG, FAMILIES[_LAG])
+        spread.add_metric((), shot.lag.buckets(), shot.lag.total)
+        yield spread
         yield _family("modelyard_build_info", ("version",), [((shot.version,), 1.0)])
 
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry.engine import ModelId
 from router.control.exposition import FAMILIES, render
-from router.metrics import MOST_CODES, RATE_SECONDS, LagGauge, LoopLag, Metrics, RequestRate
+from router.metrics import LAG_EVERY, MOST_CODES, RATE_SECONDS, LagGauge, LoopLag, Metrics, RequestRate
 from router.ports import RequestRecord
 from supervisor.lifecycle import State
 from supervisor.ports import EventKind, SupervisorEvent
@@ -212,16 +212,27 @@ def test_lag_is_how_late_the_timer_came() -> None:
     assert gauge.worst() == 0.0
     late = LateClock()
     LoopLag(late, gauge).start()
-    late.fire(after=1.25)
+    late.fire(after=LAG_EVERY + 0.25)
     assert gauge.worst() == pytest.approx(0.25)
 
 
 def test_lag_is_forgotten_after_a_minute() -> None:
     gauge = LagGauge()
     gauge.observe(3.0)
-    for _ in range(60):
+    for _ in range(round(60 / LAG_EVERY) - 1):
         gauge.observe(0.0)
+    assert gauge.worst() == 3.0
+    gauge.observe(0.0)
     assert gauge.worst() == 0.0
+
+
+def test_how_lag_is_spread_is_exported() -> None:
+    metrics = Metrics(version="1", models=[])
+    for seconds in (0.0, 0.0004, 0.003, 0.3, 5.0):
+        metrics.lag.observe(seconds)
+    text = scrape(metrics)
+    name = "modelyard_loop_lag_distribution_seconds_bucket"
+    assert [value(text, name, le=le) for le in ("0.0005", "0.005", "1.0", "+Inf")] == [2, 3, 4, 5]
 
 
 def test_a_closed_lag_leaves_no_timer() -> None:
