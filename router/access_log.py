@@ -1,4 +1,4 @@
-"""The access log: one line per request, formatted at once, written in batches.
+"""The access log: one line per request, written in batches.
 
 Neither query strings nor headers nor bodies get in, so no secret does. What clients chose (path, model) is
 escaped where it is not printable: a request cannot forge a line or colour a terminal.
@@ -68,63 +68,17 @@ def console_line(record: RequestRecord, stamp: str) -> str:
     return f"{line} {record.request_id}\n"
 
 
-class _Entry(msgspec.Struct):
-    """One JSON line. The keys are documented and stable."""
-
-    time: str
-    event: str
-    request_id: str
-    client: str
-    method: str
-    path: str
-    status: int
-    model: str
-    outcome: str
-    code: str
-    streamed: bool
-    bytes_in: int
-    bytes_out: int
-    waited_seconds: float
-    first_byte_seconds: float
-    total_seconds: float
-    prompt_tokens: int
-    completion_tokens: int
-    retried: bool
-    key: str
-    """Name of the caller's key; empty without keys."""
-    trace_id: str
-    """W3C trace id the request came with; empty without."""
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
-_encode = msgspec.json.Encoder().encode
-
-
-def json_line(record: RequestRecord, stamp: str) -> str:
-    """For programs: one object with the same keys on every line."""
-    entry = _Entry(
-        time=stamp,
-        event="request_served",
-        request_id=record.request_id,
-        client=record.client,
-        method=record.method,
-        path=_path(record),
-        status=record.status,
-        model=_plain(record.model),
-        outcome=record.outcome,
-        code=record.code,
-        streamed=record.streamed,
-        bytes_in=record.bytes_in,
-        bytes_out=record.bytes_out,
-        waited_seconds=round(record.waited, 6),
-        first_byte_seconds=round(record.first_byte, 6),
-        total_seconds=round(record.total, 6),
-        prompt_tokens=record.prompt_tokens,
-        completion_tokens=record.completion_tokens,
-        retried=record.retried,
-        key=record.key,
-        trace_id=record.trace,
-    )
-    return _encode(entry).decode() + "\n"
+def _rounded(record: RequestRecord, stamp: str) -> None:
+    """Make *record* what a program reads: seconds to the microsecond, nothing unprintable."""
+    record.time = stamp
+    record.waited = round(record.waited, 6)
+    record.first_byte = round(record.first_byte, 6)
+    record.total = round(record.total, 6)
+    record.path = _path(record)
+    record.model = _plain(record.model)
 
 
 class AccessLog:
@@ -132,10 +86,11 @@ class AccessLog:
 
     def __init__(self, sink: LineSink | Callable[[str], None], *, style: Format, clock: Clock) -> None:
         self._write = sink.write if isinstance(sink, LineSink) else sink
-        self._format = json_line if style == "json" else console_line
+        self._json = style == "json"
         self._stamp_format = "%Y-%m-%dT%H:%M:%SZ" if style == "json" else "%H:%M:%S"
         self._to_parts = time.gmtime if style == "json" else time.localtime
         self._clock = clock
+        self._records: list[RequestRecord] = []
         self._lines: list[str] = []
         self._timer: Timer | None = None
         self._second = -1
@@ -153,8 +108,12 @@ class AccessLog:
             # strftime is the dearest part of a line; a second has thousands of them.
             self._second = second
             self._stamp = time.strftime(self._stamp_format, self._to_parts(second))
-        self._lines.append(self._format(record, self._stamp))
-        if len(self._lines) >= FLUSH_LINES:
+        if self._json:
+            _rounded(record, self._stamp)
+            self._records.append(record)
+        else:
+            self._lines.append(console_line(record, self._stamp))
+        if len(self._lines) + len(self._records) >= FLUSH_LINES:
             self.flush()
         elif self._timer is None:
             self._timer = self._clock.call_later(FLUSH_SECONDS, self.flush)
@@ -164,6 +123,9 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._records:
+            self._write(_encode_lines(self._records).decode())
+            self._records.clear()
         if self._lines:
             self._write("".join(self._lines))
             self._lines.clear()

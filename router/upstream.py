@@ -19,6 +19,11 @@ IDLE_PER_INSTANCE = 512
 common
 default, doubles the cost of a request at 64 clients); they are gone after `idle_upstream` seconds anyway."""
 
+OPENING = 32
+"""Connections opened at once to one incarnation. When a model becomes ready its waiters come all together:
+the first is to be on its way before the last has opened its connection. Other instances have turns of their
+own."""
+
 PoolKey = tuple[str, int, int]
 
 
@@ -91,6 +96,16 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
 
 
+class _Turns:
+    """Who opens a connection to one incarnation, and who waits to."""
+
+    __slots__ = ("gate", "users")
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Semaphore(OPENING)
+        self.users = 0
+
+
 class UpstreamPool:
     """Idle connections by (host, port, incarnation), last used first."""
 
@@ -98,6 +113,7 @@ class UpstreamPool:
         self._now = now
         self._idle = idle
         self._free: dict[PoolKey, list[UpstreamConnection]] = {}
+        self._turns: dict[PoolKey, _Turns] = {}
         self._tls: ssl.SSLContext | None = None
         self.deadline = now() + TICK
         self.opened = 0
@@ -146,6 +162,19 @@ class UpstreamPool:
     async def connect(self, lease: Lease) -> UpstreamConnection:
         """A fresh connection. Raises OSError (TimeoutError among them) within `CONNECT_TIMEOUT`."""
         key = (lease.host, lease.port, lease.generation)
+        turns = self._turns.get(key)
+        if turns is None:
+            turns = self._turns[key] = _Turns()
+        turns.users += 1
+        try:
+            async with turns.gate:
+                return await self._open(key, lease)
+        finally:
+            turns.users -= 1
+            if not turns.users:
+                del self._turns[key]
+
+    async def _open(self, key: PoolKey, lease: Lease) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         connection = UpstreamConnection(key)
         tls = self._context() if lease.tls else None

@@ -268,7 +268,7 @@ class Daemon:
                 recorder=self._recorder(),
                 control=self.door,
                 spawn=self._tasks.spawn,
-                now=self.clock.now,
+                now=asyncio.get_running_loop().time,
                 request_ids=request_ids(f"req-{secrets.token_hex(4)}"),
                 authorizer=self.auth,
                 cors=Cors(self.settings.cors.origins),

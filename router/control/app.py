@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -36,6 +37,8 @@ from router.ports import Refusal
 log = structlog.get_logger("modelyard.control")
 
 STATIC: Final = Path(__file__).parent / "static"
+FRESH_SECONDS: Final = 0.5
+"""How old a status may be: pages look once a second, and the stream tells changes twice."""
 BODY_BYTES: Final = 64 * 1024
 """Nothing here takes a body; small ones are read and ignored."""
 
@@ -124,6 +127,9 @@ class Face:
         self._deps = deps
         self._streams = streams
         self._feed = StatusFeed(deps.clock, self._status)
+        self._drawing: asyncio.Task[bytes] | None = None
+        """The status that was drawn last, or is being drawn."""
+        self._drawn_at = 0.0
 
     def routes(self) -> list[web.RouteDef]:
         """What it serves."""
@@ -180,11 +186,29 @@ class Face:
         """The page for a browser, JSON for a program."""
         if wants_html(request):
             return _varying(_file("status.html", "text/html"))
-        return _varying(json_answer(self._status(), pretty=True))
+        return _varying(await self._picture(pretty=True))
 
     async def api_status(self, request: web.Request) -> web.Response:
         """The same JSON, for the page and for programs that poll."""
-        return json_answer(self._status(), pretty=flag(request, "pretty"))
+        return await self._picture(pretty=flag(request, "pretty"))
+
+    async def _picture(self, *, pretty: bool) -> web.Response:
+        """The status as JSON: drawn once for all who ask within `FRESH_SECONDS`, and in a thread, since with
+        hundreds of models it takes longer than a token may wait."""
+        now = self._deps.clock.now()
+        drawing = self._drawing
+        if drawing is None or not 0 < now - self._drawn_at < FRESH_SECONDS:
+            self._drawn_at = now
+            drawing = self._drawing = self._deps.spawn(self._draw(), name="draw status")
+        # The first who asked may leave; the others still want it.
+        body = await asyncio.shield(drawing)
+        if pretty:
+            body = await asyncio.to_thread(lambda: msgspec.json.format(body, indent=2) + b"\n")
+        return web.Response(body=body, content_type="application/json")
+
+    async def _draw(self) -> bytes:
+        moment = self._moment()
+        return await asyncio.to_thread(lambda: msgspec.json.encode(status(moment), enc_hook=str))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """The supervisor's events as they come, after those that are kept; `Last-Event-ID` resumes."""
@@ -215,24 +239,25 @@ class Face:
         return json_answer(await asyncio.to_thread(document, self._deps.version))
 
     def _status(self) -> Status:
+        return status(self._moment())
+
+    def _moment(self) -> Moment:
         deps = self._deps
-        return status(
-            Moment(
-                version=deps.version,
-                pid=deps.pid,
-                listen=deps.listen,
-                uptime_seconds=deps.clock.now() - deps.started,
-                fleet=deps.fleet.view(),
-                models=deps.catalog().models,
-                totals=deps.metrics.totals(),
-                requests_of=deps.metrics.requests_of,
-                speed_of=deps.metrics.speed_of,
-                requests_per_second=deps.requests_per_second(),
-                front=deps.front(),
-                loop_lag_seconds=deps.metrics.lag.worst(),
-                events=deps.events.recent(RECENT_EVENTS),
-                default_model=deps.default_model,
-            )
+        return Moment(
+            version=deps.version,
+            pid=deps.pid,
+            listen=deps.listen,
+            uptime_seconds=deps.clock.now() - deps.started,
+            fleet=deps.fleet.view(),
+            models=deps.catalog().models,
+            totals=deps.metrics.totals(),
+            requests_of=deps.metrics.requests_of,
+            speed_of=deps.metrics.speed_of,
+            requests_per_second=deps.requests_per_second(),
+            front=deps.front(),
+            loop_lag_seconds=deps.metrics.lag.worst(),
+            events=deps.events.recent(RECENT_EVENTS),
+            default_model=deps.default_model,
         )
 
 
