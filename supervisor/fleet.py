@@ -430,7 +430,8 @@ class Supervisor:
                 plan = decide(picture, self.policy)
                 self._notes = plan.notes or {}
                 record(self.accounts, plan, picture)
-                for decision in plan.decisions:
+                # Starts first: whoever is stopped is measured once more, and may hold more than it seemed to.
+                for decision in sorted(plan.decisions, key=lambda one: not isinstance(one, Start)):
                     self._carry_out(decision)
                 self._arm_admission(plan.ask_again_in)
         finally:

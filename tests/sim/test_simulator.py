@@ -54,6 +54,11 @@ def test_no_invariant_breaks(seed: int) -> None:
     assert run(seed) > 0
 
 
+@pytest.mark.parametrize(("seed", "horizon"), [(255, None), (1171, SHORT), (3512, SHORT)])
+def test_worlds_that_found_a_bug_once(seed: int, horizon: float | None) -> None:
+    assert run(seed, horizon) > 0
+
+
 def test_refusals_are_supervisor_errors_with_a_code() -> None:
     simulations = [Simulation(make_trace(seed)) for seed in range(4)]
     for simulation in simulations:
