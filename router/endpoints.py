@@ -50,6 +50,9 @@ class EndpointLease:
 
     __slots__ = ("_doubted", "_released", "_state", "generation", "host", "key", "port", "tls")
 
+    revoked = False
+    """It is not ours to take away."""
+
     def __init__(self, state: _State, doubted: Callable[[_State], None]) -> None:
         """*doubted* is called when a request failed there."""
         self._state = state

@@ -124,6 +124,11 @@ class Lease(Protocol):
         """True only for an `https://` endpoint."""
         ...
 
+    @property
+    def revoked(self) -> bool:
+        """An operator takes the instance away: a request that is cut by that is not tried again."""
+        ...
+
     def release(self, outcome: Outcome) -> None:
         """Give it back. The second call does nothing."""
         ...

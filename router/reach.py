@@ -8,6 +8,7 @@ What may be tried again, and how often, as long as no byte of an answer has come
 | that connection is refused                     | the engine died with the request: counts as a crash     |
 | a connection is refused                        | lease back, a fresh lease (once)                        |
 | a fresh connection was lost with the request   | a crash: lease back, a fresh lease; at the second: 502  |
+| any of these while an operator unloads it      | 503: another try would start it again                   |
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class Reach:
         if self._route is None:
             exchange.refuse(refused.bad_answer("the control app", "it ended without an answer"))
             return
+        if self._revoked():
+            return
         if up.reused and not self._lost_kept_once:
             # Most likely the engine closed a connection it had kept long enough. The lease is still good.
             self._lost_kept = self._lost_kept_once = True
@@ -89,6 +92,15 @@ class Reach:
                 return
         exchange.note_retry()
         self.begin()
+
+    def _revoked(self) -> bool:
+        """True, with the request refused, where an operator took the instance away."""
+        exchange, route = self._exchange, self._route
+        if route is None or exchange.lease is None or not exchange.lease.revoked:
+            return False
+        exchange.give_lease(Outcome.ABANDONED)
+        exchange.refuse(refused.unloaded(route.model))
+        return True
 
     async def _to_engine(self, route: Route) -> None:
         exchange = self._exchange
@@ -124,6 +136,8 @@ class Reach:
     def _may_try_again(self, error: OSError, route: Route) -> bool:
         """After a connection that could not be made; False if the request has been refused."""
         exchange = self._exchange
+        if self._revoked():
+            return False
         exchange.give_lease(Outcome.UPSTREAM_FAILED)
         if self._lost_kept:
             self._lost_kept = False

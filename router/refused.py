@@ -99,6 +99,12 @@ def engine_crashed(model: str) -> Refusal:
     return Refusal(502, "engine_crashed", message, "server_error")
 
 
+def unloaded(model: str) -> Refusal:
+    """503: an operator stopped the model while it worked on this request."""
+    message = f"{model} was unloaded by the operator before it answered"
+    return Refusal(503, "shutting_down", message, "server_error", retry_after=5.0)
+
+
 def bad_answer(model: str, why: str) -> Refusal:
     """502: the engine answered something that cannot be passed on."""
     message = f"the answer of {model}'s engine cannot be passed on: {why}"

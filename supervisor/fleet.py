@@ -299,6 +299,8 @@ class Supervisor:
         instance = self._owned(model)
         self._to_preload.discard(model)
         self.pool.fail(model, StoppingError(f"{model} was unloaded by the operator"))
+        for lease in instance.held:
+            lease.revoked = True  # what is cut by this would otherwise start the model again
         instance.stop(drain_grace=0.0 if force else None)
         await self._until(lambda: instance.state not in WITH_TREE)
         return snapshot.instance_view(self, instance)

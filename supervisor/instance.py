@@ -32,6 +32,7 @@ from supervisor.ports import (
     ChildRecord,
     EventKind,
     ExitReport,
+    Held,
     SupervisorEvent,
 )
 from supervisor.progress import Course, stall_limit
@@ -57,7 +58,7 @@ class Instance:
         self.given = 0
         """Leases ever given."""
         self.demand = Demand(world.clock.now())
-        self.held: dict[object, float] = {}
+        self.held: dict[Held, float] = {}
         """The leases that are out, oldest first, and when each was given."""
         self.pinned_by_hand: bool | None = None
         """What an operator said at run time; None leaves it to the configuration."""

@@ -32,7 +32,7 @@ class Outcome(Protocol):
 class InstanceLease:
     """One request's claim on an instance. `release` gives it back, once; a second call does nothing."""
 
-    __slots__ = ("_instance", "_pool", "_released", "generation", "key", "port")
+    __slots__ = ("_instance", "_pool", "_released", "generation", "key", "port", "revoked")
 
     host = LOOPBACK
     tls = False
@@ -43,6 +43,7 @@ class InstanceLease:
         self._instance = instance
         self._pool = pool
         self._released = False
+        self.revoked = False
         self.port = record.port
         self.key = record.key
         self.generation = record.pid

@@ -181,6 +181,13 @@ class ReadinessListener(Protocol):
         ...
 
 
+class Held(Protocol):
+    """A lease that is out."""
+
+    revoked: bool
+    """An operator takes the instance away; what is cut by that is not tried again."""
+
+
 class Cancellable(Protocol):
     """Something under way that can be called off; nothing is reported afterwards."""
 

@@ -37,8 +37,8 @@ from router.ports import Refusal
 log = structlog.get_logger("modelyard.control")
 
 STATIC: Final = Path(__file__).parent / "static"
-FRESH_SECONDS: Final = 0.5
-"""How old a status may be: pages look once a second, and the stream tells changes twice."""
+DRAW_SECONDS: Final = 0.1
+"""Least time between two drawings of the status: fifty who poll cost no more than one."""
 BODY_BYTES: Final = 64 * 1024
 """Nothing here takes a body; small ones are read and ignored."""
 
@@ -129,6 +129,8 @@ class Face:
         self._feed = StatusFeed(deps.clock, self._status)
         self._drawing: asyncio.Task[bytes] | None = None
         """The status that was drawn last, or is being drawn."""
+        self._next: asyncio.Task[bytes] | None = None
+        """The one after it, for whoever asks now: an answer is never older than its question."""
         self._drawn_at = 0.0
 
     def routes(self) -> list[web.RouteDef]:
@@ -193,20 +195,27 @@ class Face:
         return await self._picture(pretty=flag(request, "pretty"))
 
     async def _picture(self, *, pretty: bool) -> web.Response:
-        """The status as JSON: drawn once for all who ask within `FRESH_SECONDS`, and in a thread, since with
-        hundreds of models it takes longer than a token may wait."""
-        now = self._deps.clock.now()
-        drawing = self._drawing
-        if drawing is None or not 0 < now - self._drawn_at < FRESH_SECONDS:
-            self._drawn_at = now
-            drawing = self._drawing = self._deps.spawn(self._draw(), name="draw status")
+        """The status as JSON: drawn once for all who ask before its drawing begins, and in a thread, since
+        with hundreds of models it takes longer than a token may wait."""
+        if self._next is None:
+            self._next = self._deps.spawn(self._draw(self._drawing), name="draw status")
         # The first who asked may leave; the others still want it.
-        body = await asyncio.shield(drawing)
+        body = await asyncio.shield(self._next)
         if pretty:
             body = await asyncio.to_thread(lambda: msgspec.json.format(body, indent=2) + b"\n")
         return web.Response(body=body, content_type="application/json")
 
-    async def _draw(self) -> bytes:
+    async def _draw(self, before: asyncio.Task[bytes] | None) -> bytes:
+        if before is not None:
+            await asyncio.wait([before])
+        clock = self._deps.clock
+        since = clock.now() - self._drawn_at
+        if 0 < since < DRAW_SECONDS:
+            due = asyncio.Event()
+            clock.call_later(DRAW_SECONDS - since, due.set)
+            await due.wait()
+        self._drawn_at = clock.now()
+        self._drawing, self._next = self._next, None
         moment = self._moment()
         return await asyncio.to_thread(lambda: msgspec.json.encode(status(moment), enc_hook=str))
 

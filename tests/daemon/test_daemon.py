@@ -44,6 +44,19 @@ def test_ten_requests_at_once_cause_one_start(tmp_path: Path) -> None:
         assert daemon.model("a")["starts"] == 1
 
 
+def test_a_request_that_a_forced_unload_cuts_does_not_start_the_model_again(tmp_path: Path) -> None:
+    with RunningDaemon(tmp_path, {"models": {"a": scripted("--hang-at", "headers")}}) as daemon:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(daemon.chat, "a")
+            eventually(lambda: daemon.model("a")["in_flight"] == 1)
+            stopped = httpx.post(f"{daemon.url}/api/models/a/unload", params={"force": "1"}, timeout=30)
+            assert stopped.status_code == 200, stopped.text
+            refused = answer.result(30)
+        assert refused.status_code == 503
+        assert "unloaded by the operator" in refused.json()["error"]["message"]
+        assert (daemon.model("a")["state"], daemon.model("a")["starts"]) == ("stopped", 1)
+
+
 def test_a_streaming_client_sees_comments_while_the_model_loads(tmp_path: Path) -> None:
     with RunningDaemon(tmp_path, {"models": {"a": scripted("--ready-after", "2.5")}}) as daemon:
         with daemon.stream("a") as answer:

@@ -44,6 +44,7 @@ class FakeLease:
     generation: int
     key: str = ""
     tls: bool = False
+    revoked: bool = False
     outcome: Outcome | None = None
     ended: list[Outcome] = field(default_factory=list)
 
