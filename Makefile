@@ -129,7 +129,7 @@ wheel-test: $(VENV)/.installed-dev ## install the wheel in a strange place, besi
 	$(PYTEST) tests/packaging -m packaging
 
 .PHONY: bench bench-check
-bench: $(VENV)/.installed-dev ## the front beside nginx, haproxy and two Rust routers (those that are here)
+bench: $(VENV)/.installed-dev ## the front beside nginx, haproxy, an aiohttp proxy and two Rust routers (those that are here)
 	$(BIN)/python -m bench
 bench-check: $(VENV)/.installed-dev ## the same with the routers installed, apart; fails where a limit is not met
 	$(BIN)/python -m bench --install --check

@@ -1,4 +1,5 @@
-"""`make bench`: what the front costs, beside nothing, nginx, haproxy and two Rust routers, in one run.
+"""`make bench`: what the front costs, beside nothing, nginx, haproxy, a plain aiohttp proxy and two Rust
+routers, in one run.
 
 The figure is CPU: microseconds of the proxy's process tree per request (and per streamed event), which
 other load on the machine disturbs far less than latency. The proxy under test has a core of its own, engine

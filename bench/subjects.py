@@ -155,6 +155,9 @@ def subjects(machine: Machine, engine: Path) -> Iterator[Subject]:
         port = free_port()
         config = configure(machine.folder, port, upstream)
         yield Subject(name, port, machine.start([binary, *options, config], core=0, port=port))
+    port = free_port()
+    proxy: list[str | Path] = [sys.executable, HERE / "aiohttp_proxy.py", str(port), str(upstream)]
+    yield Subject("aiohttp", port, machine.start(proxy, core=0, port=port))
     yield from routers(machine, upstream)
     yield daemon(machine, engine)
 

@@ -27,7 +27,7 @@ class Claim:
 
     def __str__(self) -> str:
         value = "not measured" if self.value is None else f"{self.value:.2f}"
-        return f"{self.what}: {value} (limit {self.limit:g})"
+        return f"{self.what}: {value} (limit {self.limit:.3g})"
 
 
 def claims(found: Sequence[Subject]) -> list[Claim]:
@@ -41,6 +41,7 @@ def claims(found: Sequence[Subject]) -> list[Claim]:
 
     return [
         Claim("CPU per request, of nginx", ratio("request_us", "nginx"), 2.0),
+        Claim("CPU per request, of a plain aiohttp proxy", ratio("request_us", "aiohttp"), 1 / 3),
         Claim("CPU per request, of the better Rust router", ratio("request_us", *ROUTERS), 0.5),
         Claim("CPU per event at 512 streams, of nginx", ratio("event_us", "nginx"), 1.6),
         Claim("CPU per event at 512 streams, of the better Rust router", ratio("event_us", *ROUTERS), 1.0),
