@@ -58,8 +58,8 @@ class ModelPicture:
     resident: float = 0.0
     """Seconds since it became ready."""
     starts_alone: bool = False
-    lacked: bool = False
-    """Its last start ran out of memory: `need` is more than it was thought to be."""
+    lacked: Mapping[DeviceId, int] = field(default_factory=dict)
+    """What to set aside instead of `need` after a start that ran out of memory, if there is as much."""
     load_seconds: float = 0.0
     """What it takes to start, as learned or guessed."""
     rate: float = 0.0
@@ -371,7 +371,10 @@ class _Round:
         for name, held in self.pinned.items():
             if name != model.model:
                 self._move(most, held, -1)
-        return replace(model, need={d: min(b, max(most.get(d, b), 0)) for d, b in model.need.items()})
+        wanted = {device: min(bytes_, most.get(device, 0)) for device, bytes_ in model.lacked.items()}
+        # Never less than what it needs anyway: where even that is not to be had, it is refused.
+        raised = {device: max(bytes_, model.need.get(device, 0)) for device, bytes_ in wanted.items()}
+        return replace(model, need={**model.need, **raised})
 
     @staticmethod
     def _candidate(model: ModelPicture) -> Candidate:

@@ -46,7 +46,7 @@ def _model_picture(
     return ModelPicture(
         model=model.id,
         state=instance.state,
-        need=more_than(forecast.need(model), instance.lacked) if instance.lacked else forecast.need(model),
+        need=forecast.need(model),
         reserved=instance.reserved,
         leases=instance.leases,
         waiting=waiting,
@@ -59,15 +59,10 @@ def _model_picture(
         idle=now - instance.idle_since if ready and instance.leases == 0 else 0.0,
         resident=now - instance.ready_at if ready else 0.0,
         starts_alone=spec.measures_free_memory if spec is not None else False,
-        lacked=bool(instance.lacked),
+        lacked=instance.lacked,
         load_seconds=forecast.guessed_load_seconds(model),
         rate=instance.demand.rate(now, instance.given),
     )
-
-
-def more_than(need: Mapping[DeviceId, int], lacked: Mapping[DeviceId, int]) -> dict[DeviceId, int]:
-    """*need*, and per device no less than what was *lacked*."""
-    return {device: max(need.get(device, 0), lacked.get(device, 0)) for device in need.keys() | lacked.keys()}
 
 
 def idleness(instances: Iterable[Instance], pool: Pool, *, now: float) -> Iterator[Idleness]:

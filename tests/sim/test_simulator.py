@@ -54,7 +54,7 @@ def test_no_invariant_breaks(seed: int) -> None:
     assert run(seed) > 0
 
 
-@pytest.mark.parametrize(("seed", "horizon"), [(255, None), (1171, SHORT), (3512, SHORT)])
+@pytest.mark.parametrize(("seed", "horizon"), [(255, None), (1171, SHORT), (3512, SHORT), (6918, SHORT)])
 def test_worlds_that_found_a_bug_once(seed: int, horizon: float | None) -> None:
     assert run(seed, horizon) > 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from registry.engine import HOST, DeviceId, ModelId
 from supervisor.errors import ModelFailedError
@@ -103,6 +104,20 @@ def test_one_that_lacked_memory_never_wants_more_than_there_is() -> None:
     fleet.advance(10)
     assert asked.lease is not None
     assert fleet.supervisor.instances[B].reserved == {GPU: 20 * GIB}
+
+
+def test_one_that_lacked_memory_is_still_kept_apart_from_its_group() -> None:
+    models = (
+        replace(make_model("a", size=4 * GIB), pin=True, group="g"),
+        replace(make_model("b", size=4 * GIB), group="g"),
+    )
+    fleet = Fleet(models, fake=FakeWorld(budget=20 * GIB))
+    fleet.fake.scripts[B] = [Script(ready_after=None, exit_after=1, tail=("CUDA out of memory",)), Script()]
+    fleet.request("b")
+    fleet.advance(0.5)
+    fleet.request("a")
+    fleet.advance(20)
+    assert [fleet.state(name) for name in "ab"].count("ready") == 1
 
 
 def test_more_than_was_set_aside_costs_one_idle_model_its_place() -> None:
