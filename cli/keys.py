@@ -58,6 +58,8 @@ class KeyEntry(TypedDict):
     models: NotRequired[list[str]]
     """Those that it may use; left out: all."""
     concurrency: NotRequired[int]
+    requests_per_minute: NotRequired[int]
+    priority: NotRequired[int]
     expires: NotRequired[str]
     created: NotRequired[str]
     in_flight: NotRequired[int]
@@ -84,6 +86,8 @@ class KeyAdded(TypedDict):
     scope: str
     models: NotRequired[list[str]]
     concurrency: NotRequired[int]
+    requests_per_minute: NotRequired[int]
+    priority: int
     expires: NotRequired[str]
     created: str
 
@@ -124,6 +128,13 @@ def key() -> None:
 @click.option("--model", "models", multiple=True, metavar="ID", help="A model it may use; again for more.")
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Requests at once.")
 @click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="Their rate.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-100, 100),
+    default=0,
+    metavar="N",
+    help="Served before lower ones that wait for the same model.",
+)
 @click.option("--expires", metavar="WHEN", help="A date (2027-01-31), or from now: 12h, 30d.")
 @click.option("--print", "only_print", is_flag=True, help="Keep nothing: show its entry for modelyard.yaml.")
 @json_option
@@ -135,6 +146,7 @@ def add(
     models: tuple[str, ...],
     concurrency: int | None,
     requests_per_minute: int | None,
+    priority: int,
     expires: str | None,
     only_print: bool,
     as_json: bool,
@@ -147,8 +159,8 @@ def add(
 
     check = _checked(check_key_name, name)
     secret = new_key()
-    given = {"scope": scope, "models": models or None, "concurrency": concurrency}
-    given["requests_per_minute"] = requests_per_minute
+    given: dict[str, object] = {"scope": scope, "models": models or None, "concurrency": concurrency}
+    given |= {"requests_per_minute": requests_per_minute, "priority": priority}
     entry = _entry({**given, "hash": hash_of(secret), "expires": _moment(expires)})
     if only_print and as_json:
         terminal.print_json({"name": check, "key": secret, "file": None, **entry_of(entry)})
