@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "unload": ("cli.fleet", "Stop a model and wait until its memory is free."),
     "pin": ("cli.fleet", "Keep a model in memory."),
     "unpin": ("cli.fleet", "Let a pinned model be stopped again."),
+    "restart": ("cli.restart", "Let a new process take over, without losing a request."),
     "status": ("cli.fleet", "Show the daemon, its memory and its models; --watch goes on."),
     "logs": ("cli.logs", "Show the last lines a model's engine wrote; -f goes on."),
     "explain": ("cli.explain", "Say why a request waited."),

@@ -48,7 +48,8 @@ class FrontConnection(asyncio.BufferedProtocol):
     closed."""
 
     __slots__ = (
-        "_advancing", "_body", "_body_view", "_have", "_head_begun", "_lingered", "_paused", "_pending",
+        "_advancing", "_body", "_body_view", "_have", "_head_begun", "_last_idle", "_lingered", "_paused",
+        "_pending",
         "_scanner", "_shared", "_slow", "_taken", "_want", "client", "closing", "deadline", "exchange",
         "transport",
     )  # fmt: skip
@@ -60,6 +61,8 @@ class FrontConnection(asyncio.BufferedProtocol):
         self.client = ""
         self.closing = False
         """Close after the answer at hand."""
+        self._last_idle = 0.0
+        """Once retired: seconds to wait for the one request more that is told to close."""
         self.deadline = NEVER
         self.exchange: Exchange | None = None
         self._pending = b""
@@ -190,7 +193,9 @@ class FrontConnection(asyncio.BufferedProtocol):
                 self.deadline = self._shared.now() + _LINGER_SECONDS
                 self.transport.close()
             return
-        self.deadline = self._shared.now() + self._shared.limits.keep_alive
+        self.deadline = self._shared.now() + (self._last_idle or self._shared.limits.keep_alive)
+        # The head of this answer promised more: only the next one can take that back.
+        self.closing = self._last_idle > 0
         if self._pending and not self._advancing:
             self._advance(b"")
         if self._paused and (self.exchange is None or self._reads_body):
@@ -225,6 +230,14 @@ class FrontConnection(asyncio.BufferedProtocol):
         self.closing = True
         if self.exchange is None:
             self.transport.close()
+
+    def retire(self, idle: float) -> None:
+        """Answer what is being asked, and one request more if it comes within *idle* seconds, then close."""
+        self._last_idle = idle
+        if self.exchange is None:
+            self.closing = True
+            if not self._head_begun:
+                self.deadline = min(self.deadline, self._shared.now() + idle)
 
     def stop(self) -> None:
         """End now, saying so where anything can be said."""

@@ -103,6 +103,7 @@ TABLE: Final[Mapping[type[Exception], Row]] = MappingProxyType(
         supervisor.EndpointDownError: Row(503, SERVER, param="model", retry_after=5.0),
         # Ends the process with exit status 75 and never meets a request; the row keeps the table total.
         supervisor.AlreadyRunningError: Row(503, SERVER, permanent=True),
+        supervisor.HandedOverError: Row(503, SERVER, retry_after=1.0),
         ControlBusyError: Row(503, SERVER, retry_after=1.0),
         BadQueryError: Row(400),
         NotOursError: Row(409, permanent=True),

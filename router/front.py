@@ -13,6 +13,9 @@ from router.wheel import Wheel
 
 BACKLOG = 4096
 """Connections the kernel holds for us: a burst of clients at start."""
+RETIRE_IDLE = 5.0
+"""Long enough for a client that has just taken its kept connection out of its pool."""
+LOOK_EVERY = 0.1
 
 
 class Front:
@@ -55,6 +58,23 @@ class Front:
             started = [await loop.create_server(self.connection, host or "127.0.0.1", port, backlog=BACKLOG)]
         self._servers += started
         return started
+
+    def retire(self) -> None:
+        """Stop accepting: another process listens on the same sockets. Who is connected may ask once more, is
+        told to close, and is not kept waiting for a request for longer than `RETIRE_IDLE` seconds."""
+        for server in self._servers:
+            server.close()
+        for connection in self._connections:
+            connection.retire(RETIRE_IDLE)
+
+    async def empty(self, limit: float) -> None:
+        """Wait until nobody is connected, for at most *limit* seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit
+        while self._connections and loop.time() < deadline:
+            moment: asyncio.Future[None] = loop.create_future()
+            loop.call_later(LOOK_EVERY, moment.set_result, None)
+            await moment
 
     async def close(self, grace: float) -> None:
         """Stop accepting, let answers end for up to *grace* seconds, then end the rest with

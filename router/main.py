@@ -34,6 +34,10 @@ EXIT_CONFIG: Final = 78
 """EX_CONFIG of sysexits.h."""
 
 
+PASSED_ON: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
+"""Signals that reach a successor through whoever stands in for its predecessor."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """What the command line says; None leaves it to the configuration."""
@@ -63,7 +67,8 @@ def serve(options: ServeOptions) -> int:
     settings = loaded.settings
     style = choose_format(settings.log.format, is_tty=sys.stderr.isatty(), environ=os.environ)
     sink = configure_logging(style=style, level=settings.log.level)
-    from router.wiring import Daemon, Origin  # what costs import time comes after the configuration
+    from router.leaving import stand_in  # what costs import time comes after the configuration
+    from router.wiring import Daemon, Origin
 
     sys.setswitchinterval(SWITCH_SECONDS)
 
@@ -82,6 +87,8 @@ def serve(options: ServeOptions) -> int:
         return EXIT_FAILURE
     finally:
         sink.close()
+    if daemon.stands_in and daemon.leaving.successor is not None:
+        stand_in(daemon.leaving.successor.pid)
     return 0
 
 
@@ -108,6 +115,8 @@ async def _run(daemon: Daemon) -> None:
     def told(signum: int) -> None:
         nonlocal asked
         asked += 1
+        if daemon.stands_in and signum == signal.SIGTERM and daemon.leaving.successor is not None:
+            os.kill(daemon.leaving.successor.pid, signum)
         log.info("signal_received", signal=signal.Signals(signum).name)
         if asked == 1:
             stop.set()
@@ -133,6 +142,9 @@ async def _run(daemon: Daemon) -> None:
         # of milliseconds with some hundred models, in the middle of everybody's tokens.
         gc.collect()
         gc.freeze()
-        await stop.wait()
+        await daemon.run_until(stop)
     finally:
         await daemon.stop()
+        if daemon.stands_in:
+            # The loop takes its handlers with it: a signal waits until the stand-in has its own.
+            signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)

@@ -72,6 +72,10 @@ class Notifier:
         """Serving begins; *status* is what `systemctl status` shows."""
         self._send("READY=1", status)
 
+    def main_process(self, pid: int) -> None:
+        """Process *pid* is the service from now on; said by the one that was."""
+        self._send(f"MAINPID={pid}", "")
+
     def stopping(self, status: str = "") -> None:
         """Shutting down begins; what follows may take as long as instances need to stop."""
         self._send("STOPPING=1", status)

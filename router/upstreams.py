@@ -8,7 +8,9 @@ from registry.engine import ModelId
 from registry.model import Model
 from registry.virtual import Standing, Warmth
 from router.endpoints import Endpoints
-from router.ports import Lease, Route
+from router.handover import Ask, Successor
+from router.ports import Lease, Route, Upstreams
+from supervisor.errors import HandedOverError
 from supervisor.fleet import Supervisor
 from supervisor.lifecycle import State
 
@@ -26,6 +28,8 @@ class FleetUpstreams:
     def __init__(self, supervisor: Supervisor, endpoints: Endpoints) -> None:
         self._supervisor = supervisor
         self._endpoints = endpoints
+        self.after: Upstreams | None = None
+        """Set when another daemon takes over: whoever waits here is sent there."""
 
     def lease_now(self, route: Route) -> Lease | None:
         """See `router.ports.Upstreams`."""
@@ -55,7 +59,11 @@ class FleetUpstreams:
         assert isinstance(model, Model), "routes are made by CatalogDirectory"
         if model.endpoint is not None:
             return self._endpoints.lease(model)
-        return await self._supervisor.lease(model.id, timeout=timeout, request=request, priority=priority)
+        try:
+            return await self._supervisor.lease(model.id, timeout=timeout, request=request, priority=priority)
+        except HandedOverError:
+            assert self.after is not None, "only who hands over refuses like this"
+            return await self.after.lease(route, timeout=timeout, request=request, priority=priority)
 
     def ready_in(self, route: Route) -> float | None:
         """See `router.ports.Upstreams`."""
@@ -64,3 +72,31 @@ class FleetUpstreams:
     def waiting_note(self, route: Route) -> str:
         """See `router.ports.Upstreams`."""
         return self._supervisor.phase(ModelId(route.model)) or f"waiting for {route.model}"
+
+
+class RetiredUpstreams:
+    """`router.ports.Upstreams` of a daemon that has handed over: its successor keeps the book of leases."""
+
+    def __init__(self, successor: Successor, endpoints: Endpoints) -> None:
+        self._successor = successor
+        self._endpoints = endpoints
+
+    def lease_now(self, route: Route) -> Lease | None:
+        """On running servers only: the successor has to be asked for the others."""
+        model: Any = route.handle
+        return self._endpoints.lease(model) if model.endpoint is not None else None
+
+    async def lease(
+        self, route: Route, *, timeout: float | None = None, request: str = "", priority: int = 0
+    ) -> Lease:
+        """See `router.ports.Upstreams`."""
+        found = self.lease_now(route)
+        return found or await self._successor.lease(Ask(ModelId(route.model), timeout, request, priority))
+
+    def ready_in(self, route: Route) -> float | None:
+        """See `router.ports.Upstreams`; only the successor knows."""
+        return None
+
+    def waiting_note(self, route: Route) -> str:
+        """See `router.ports.Upstreams`."""
+        return f"waiting for {route.model}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import random
@@ -31,17 +32,19 @@ from router.control.app import build_app
 from router.control.deps import ControlDeps, FrontStats
 from router.control.door import Door
 from router.control.events import EventRing
-from router.control.guard import is_loopback
 from router.cors import Cors
 from router.directory import CatalogDirectory
 from router.endpoints import INSTANCE_HEADER, Endpoints
 from router.errors import refusal_for
 from router.front import Front
+from router.handover import Book, HandOverError, Predecessor
 from router.key_store import KeyStore
+from router.leaving import Leaving
 from router.live_facts import LiveFacts
 from router.logs import Format, LineSink
 from router.metrics import LoopLag, Metrics, RequestRate
-from router.ports import FrontLimits, Recorder, RequestRecord
+from router.numbers import front_limits, policy_of
+from router.ports import Recorder, RequestRecord
 from router.service import (
     Heartbeat,
     Notifier,
@@ -51,6 +54,7 @@ from router.service import (
     watchdog_seconds,
 )
 from router.shared import FrontPorts, request_ids
+from router.sockets import address_of, is_local, listening_socket
 from router.upstreams import FleetUpstreams
 from router.welcome import welcome
 from supervisor.busyness import HttpBusyness
@@ -58,7 +62,6 @@ from supervisor.clock import SystemClock
 from supervisor.fleet import Supervisor
 from supervisor.journal import SqliteJournal
 from supervisor.memory import HostMemory
-from supervisor.policy import Policy
 from supervisor.port_source import LoopbackPorts
 from supervisor.ports import EventKind, ExitReport, SupervisorEvent
 from supervisor.readiness import HttpReadiness
@@ -73,53 +76,6 @@ ADOPT_WITHIN_SERVICE = 60.0
 """A service manager restarts a crashed daemon within seconds; a minute also covers an upgrade by hand."""
 ADOPT_WITHIN_FOREGROUND = 5.0
 """A person whose foreground daemon died starts the next one at once, or wants the memory back."""
-
-
-def front_limits(settings: Settings) -> FrontLimits:
-    """The front's bounds."""
-    limits = settings.limits
-    return FrontLimits(
-        header_bytes=limits.header_bytes,
-        header_count=limits.header_count,
-        body_bytes=limits.body_bytes,
-        buffered_bytes_per_model=limits.buffered_bytes_per_model,
-        buffered_bytes_total=limits.buffered_bytes_total,
-        connections=limits.connections,
-        head_timeout=limits.head_timeout,
-        body_timeout=limits.body_timeout,
-        keep_alive=limits.keep_alive,
-        first_byte_timeout=limits.first_byte_timeout,
-        answer_timeout=limits.answer_timeout,
-        tunnel_idle=limits.tunnel_idle,
-        connections_per_client=limits.connections_per_client,
-        idle_upstream=limits.idle_upstream,
-        loading_comments=settings.loading != "off",
-        loading_reasoning=settings.loading == "reasoning",
-        loading_space=settings.loading_json == "space",
-        patience=settings.patience,
-    )
-
-
-def policy_of(settings: Settings) -> Policy:
-    """The supervisor's numbers."""
-    admission, start = settings.admission, settings.start
-    return Policy(
-        max_wait=admission.max_wait,
-        request_timeout=admission.request_timeout,
-        min_residency=admission.min_residency,
-        drain_grace=admission.drain_grace,
-        max_parallel_starts=admission.max_parallel_starts,
-        free_timeout=admission.free_timeout,
-        queue_per_model=admission.queue_per_model,
-        queue_total=admission.queue_total,
-        stop_grace=start.stop_grace,
-        backoff_first=start.backoff_first,
-        backoff_max=start.backoff_max,
-        crash_limit=start.crash_limit,
-        crash_window=start.crash_window,
-        retry_failed_after=start.retry_failed_after,
-        port_retries=start.port_retries,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +97,8 @@ class Daemon:
         self._sink = sink
         self._style = style
         self._origin = origin
+        self.leaving = Leaving(self, dict(os.environ))
+        self._predecessor = Predecessor.from_environment(os.environ)
         self._is_service = runs_as_service(os.environ, pid=os.getpid())
         self._watchdog = watchdog_seconds(os.environ, pid=os.getpid())
         self._notifier = Notifier.from_environment(os.environ)
@@ -148,7 +106,7 @@ class Daemon:
         self._environment = Environment(
             env=os.environ, engines_dir=places.engines_dir(os.environ), demo_dir=origin.demo_dir
         )
-        self._tasks = TaskScope()
+        self.tasks = TaskScope()
         self._reloading = False
 
     @property
@@ -164,40 +122,46 @@ class Daemon:
         settings = self.settings
         self.clock = SystemClock(loop)
         self._began = self.clock.now()
-        listeners = self._listeners()
-        self._addresses = tuple(address_of(listener) for listener in listeners)
-        self.state = StateDir.acquire(settings.state_dir or places.state_dir(os.environ))
+        before = self._predecessor
+        self.listeners = self._listeners() if before is None else before.listeners
+        self._addresses = tuple(address_of(listener) for listener in self.listeners)
+        path = settings.state_dir or places.state_dir(os.environ)
+        self.state = StateDir.acquire(path) if before is None else StateDir.take_over(path, before.lock)
         self.machine: Machine = await asyncio.to_thread(read_machine)
         self._found = await asyncio.to_thread(self._build_catalog)
-        self.journal = await asyncio.to_thread(SqliteJournal, self.state.journal_file)
         self.memory = await asyncio.to_thread(HostMemory, settings.memory)
         self.memory.start()
         self.metrics = Metrics(version=self._origin.version, models=self._found.models)
         self.rate = RequestRate(self.clock, lambda: self.metrics.totals().total)
         # Cookies know hosts and no ports: daemons side by side need different names.
         self.auth = Auth(wall=self.clock.wall, cookie=f"modelyard_{parse_listen(settings.listen)[1]}")
-        self.keys = KeyStore(self.auth, clock=self.clock, spawn=self._tasks.spawn, changed=self._keys_changed)
+        self.keys = KeyStore(self.auth, clock=self.clock, spawn=self.tasks.spawn, changed=self._keys_changed)
         await self._load_keys(settings)
         self.events = EventRing(self.clock)
+        holding = await before.prepared() if before is not None else {}
+        self.state.sign()
+        self.journal = await asyncio.to_thread(SqliteJournal, self.state.journal_file)
         self.supervisor = Supervisor(self._found.models.values(), self._world(), policy_of(settings))
         self.endpoints = Endpoints(
             settings.endpoints or (),
             clock=self.clock,
-            spawn=self._tasks.spawn,
+            spawn=self.tasks.spawn,
             instance_id=self._instance_id,
             changed=self._endpoints_changed,
         )
         self.live = LiveFacts(
             lambda: self.directory.catalog.models,
             self.supervisor,
-            spawn=self._tasks.spawn,
+            spawn=self.tasks.spawn,
             changed=self._live_changed,
         )
         self.upstreams = FleetUpstreams(self.supervisor, self.endpoints)
         self._merged = self._found
         self.directory = CatalogDirectory(self._found, self.upstreams.standing)
-        await self.supervisor.begin()
-        await self._open(listeners)
+        await self.supervisor.begin(holding)
+        await self._open()
+        if before is not None:
+            self.tasks.spawn(before.serve(self._book(), self.tasks.spawn), name="predecessor")
         self.endpoints.start()
         self.keys.start()
         self.lag = LoopLag(self.clock, self.metrics.lag)
@@ -211,16 +175,24 @@ class Daemon:
             # systemd ends a silent daemon by SIGABRT: the journal then shows where it hung.
             faulthandler.enable()
 
-    def _listeners(self) -> list[socket.socket]:
+    def _book(self) -> Book:
+        return Book(
+            lease=lambda ask: self.supervisor.lease(
+                ask.model, timeout=ask.timeout, request=ask.request, priority=ask.priority
+            ),
+            returned=self.supervisor.returned,
+        )
+
+    def _listeners(self) -> tuple[socket.socket, ...]:
         """Bound before anything else is touched, so that a taken port costs nothing and says so."""
         inherited = inherited_listeners(os.environ, pid=os.getpid())
         if inherited:
             addresses = [address_of(listener) for listener in inherited]
             log.info("listeners_inherited", addresses=addresses, configured=self.settings.listen)
-            return list(inherited)
+            return inherited
         host, port = parse_listen(self.settings.listen)
         try:
-            return [listening_socket(host, port)]
+            return (listening_socket(host, port),)
         except OSError as error:
             raise OSError(
                 f"cannot listen on {self.settings.listen}: {error.strerror or error}; "
@@ -236,15 +208,15 @@ class Daemon:
             adopt_within = ADOPT_WITHIN_SERVICE if self._is_service else ADOPT_WITHIN_FOREGROUND
         launcher = ShimLauncher(
             ShimSettings(run_dir=self.state.run_dir, log_dir=self.state.log_dir, adopt_within=adopt_within),
-            tasks=self._tasks,
+            tasks=self.tasks,
             clock=self.clock,
             recorded=self.journal.children,
         )
         return World(
             clock=self.clock,
             launcher=launcher,
-            readiness=HttpReadiness(tasks=self._tasks, clock=self.clock),
-            busyness=HttpBusyness(tasks=self._tasks),
+            readiness=HttpReadiness(tasks=self.tasks, clock=self.clock),
+            busyness=HttpBusyness(tasks=self.tasks),
             memory=self.memory,
             ports=LoopbackPorts(),
             journal=self.journal,
@@ -254,10 +226,10 @@ class Daemon:
             jitter=random.SystemRandom().random,
         )
 
-    async def _open(self, listeners: list[socket.socket]) -> None:
-        app = build_app(self._control_deps(listeners))
+    async def _open(self) -> None:
+        app = build_app(self._control_deps())
         app.on_response_prepare.append(self._sign)
-        self.door = Door(app, spawn=self._tasks.spawn)
+        self.door = Door(app, spawn=self.tasks.spawn)
         await self.door.start()
         self.access_log = AccessLog(self._sink, style=self._style, clock=self.clock)
         self.front = Front(
@@ -267,7 +239,7 @@ class Daemon:
                 refusals=refusal_for,
                 recorder=self._recorder(),
                 control=self.door,
-                spawn=self._tasks.spawn,
+                spawn=self.tasks.spawn,
                 now=asyncio.get_running_loop().time,
                 request_ids=request_ids(f"req-{secrets.token_hex(4)}"),
                 authorizer=self.auth,
@@ -275,7 +247,7 @@ class Daemon:
             ),
             limits=front_limits(self.settings),
         )
-        await self.front.start(sockets=listeners)
+        await self.front.start(sockets=self.listeners)
 
     def _recorder(self) -> Recorder:
         count = self.metrics.record
@@ -289,7 +261,7 @@ class Daemon:
 
         return record
 
-    def _control_deps(self, listeners: list[socket.socket]) -> ControlDeps:
+    def _control_deps(self) -> ControlDeps:
         return ControlDeps(
             fleet=self.supervisor,
             catalog=lambda: self.directory.catalog,
@@ -304,15 +276,16 @@ class Daemon:
             ),
             requests_per_second=self.rate.per_second,
             clock=self.clock,
-            spawn=self._tasks.spawn,
+            spawn=self.tasks.spawn,
             version=self._origin.version,
             pid=os.getpid(),
-            listen=tuple(address_of(listener) for listener in listeners),
+            listen=self._addresses,
             host_names=frozenset(self.settings.host_names),
             started=self._began,
             default_model=self._found.default_model,
             seed=lambda: self.settings.seed,
             auth=self.auth,
+            hand_over=self.leaving.hand_over,
         )
 
     async def _sign(self, _: web.Request, response: web.StreamResponse) -> None:
@@ -375,7 +348,7 @@ class Daemon:
         level(event.kind.value, model=event.model, incarnation=event.incarnation, **event.data)
 
     def _endpoints_changed(self) -> None:
-        self._tasks.spawn(self._publish(self._found), name="publish catalog")
+        self.tasks.spawn(self._publish(self._found), name="publish catalog")
 
     async def _publish(self, found: Catalog) -> None:
         """Route by *found* and by what the endpoints serve now."""
@@ -394,12 +367,20 @@ class Daemon:
     # -- reloading ---------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Read the configuration and look for models anew; what is not affected goes on undisturbed."""
+        """Read the configuration and look for models anew; what is not affected goes on undisturbed.
+
+        When another version of the program was installed meanwhile, a process of that one takes over instead.
+        """
         if not self._reloading:
             self._reloading = True
-            self._tasks.spawn(self._reload(), name="reload")
+            self.tasks.spawn(self._reload(), name="reload")
 
     async def _reload(self) -> None:
+        if await asyncio.to_thread(self.leaving.code_changed):
+            self._reloading = False
+            with contextlib.suppress(HandOverError):  # logged; this version serves on
+                await self.leaving.hand_over()
+            return
         try:
             loaded = await asyncio.to_thread(self._origin.reload)
             await self._load_keys(loaded.settings)
@@ -414,12 +395,38 @@ class Daemon:
         self.supervisor.reconcile(found.models.values())
         log.info("reloaded", models=len(found.models))
 
-    # -- stopping ----------------------------------------------------------------------------------
+    # -- leaving and stopping ----------------------------------------------------------------------
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Until *stop*, or until another daemon has taken over and all that was open here has ended."""
+
+        async def left() -> None:
+            await self.leaving.done.wait()
+            await self.leaving.finish()
+
+        ends = [self.tasks.spawn(stop.wait(), name="stop"), self.tasks.spawn(left(), name="leave")]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+
+    def told_successor(self, pid: int) -> None:
+        """The service manager minds *pid* from now on."""
+        self._notifier.main_process(pid)
+        self.heartbeat.close()
+
+    @property
+    def stands_in(self) -> bool:
+        """Whoever started this process cannot be told of a successor: it must be waited for."""
+        return self.leaving.successor is not None and not self._notifier.is_heard
 
     async def stop(self) -> None:
         """Stop serving, give open answers `shutdown_grace` seconds, stop every model, release everything."""
         if not hasattr(self, "front"):
             await self._release()
+            return
+        if self.leaving.done.is_set():
+            # The models are the successor's.
+            await self.front.close(self.settings.shutdown_grace)
+            await self._release()
+            log.info("daemon_left")
             return
         self._notifier.stopping("stopping models")
         grace = self.settings.shutdown_grace
@@ -449,7 +456,7 @@ class Daemon:
             self.access_log.flush()
         if hasattr(self, "memory"):
             await asyncio.to_thread(self.memory.close)
-        await self._tasks.close()
+        await self.tasks.close()
         if hasattr(self, "journal"):
             await asyncio.to_thread(self.journal.close)
         if hasattr(self, "state"):
@@ -459,32 +466,3 @@ class Daemon:
 def _diagnose(model: Model, report: ExitReport) -> Diagnosis:
     code = report.code if report.signal is None else -report.signal
     return ENGINES[model.engine].diagnose(report.tail, code)
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A non-blocking socket listening on *host*:*port*. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # So that a restart does not wait for the connections of the last run (TIME_WAIT).
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setblocking(False)
-        listener.bind((host, port))
-        listener.listen(1024)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def address_of(listener: socket.socket) -> str:
-    """`host:port`, as a person writes it."""
-    name = listener.getsockname()
-    if isinstance(name, str):
-        return f"unix:{name}"
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-
-
-def is_local(address: str) -> bool:
-    """Only this machine reaches *address*, `host:port` or `unix:path`."""
-    return address.startswith("unix:") or is_loopback(address)

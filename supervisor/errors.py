@@ -44,6 +44,12 @@ class StoppingError(SupervisorError):
     code = "shutting_down"
 
 
+class HandedOverError(SupervisorError):
+    """Another daemon decides from now on; whoever waited here asks there, so nobody is answered this."""
+
+    code = "handed_over"
+
+
 class EndpointDownError(SupervisorError):
     """A configured endpoint does not answer its health check."""
 

@@ -23,3 +23,8 @@ def blamed(found: Diagnosis, reason: str, code: str, *, spoke: bool) -> Diagnosi
     """What the readiness check gave up for is the cause, beside what the engine said if it *spoke*."""
     cause = f"{reason}; it said: {found.cause}" if spoke else reason
     return Diagnosis(cause, found.remedy, code or found.code)
+
+
+def seen(diagnosis: Diagnosis, *, at: float, incarnation: int) -> FailureView:
+    """*diagnosis* of that incarnation's end as it is shown; *at* in Unix seconds."""
+    return FailureView(diagnosis.cause, diagnosis.remedy, diagnosis.code, at, incarnation)

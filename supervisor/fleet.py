@@ -24,6 +24,7 @@ from supervisor.admission import (
     decide,
     relieve,
 )
+from supervisor.departure import Holds
 from supervisor.errors import ModelFailedError, ModelTooLargeError, StoppingError, SupervisorError
 from supervisor.forecast import Forecast
 from supervisor.instance import Instance
@@ -36,6 +37,7 @@ from supervisor.ports import ChildRecord, EventKind, Leftover, SupervisorEvent, 
 from supervisor.reaper import Reaper
 from supervisor.release import Releases, named
 from supervisor.view import Explanation, FleetView, InstanceView
+from supervisor.watchers import Watchers
 from supervisor.wording import loading, record, situation
 from supervisor.world import World
 
@@ -66,6 +68,7 @@ class Supervisor:
         self.reaper = Reaper(world, self.pool, self.instances, self._emit)
         self.forecast = Forecast(world.journal, self._budgets)
         self._to_preload: set[ModelId] = set()
+        self._holds = Holds({})
         self._retired: set[ModelId] = set()
         """No longer in the catalog, but with a tree that has not ended yet."""
         self._notes: Mapping[ModelId, str] = {}
@@ -73,7 +76,7 @@ class Supervisor:
         self._again = False
         self._admission_timer: Timer | None = None
         self._measuring_timer: Timer | None = None
-        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._watchers = Watchers()
         for model in models:
             self._add(model)
 
@@ -86,8 +89,10 @@ class Supervisor:
 
     # -- beginning, reloading, ending --------------------------------------------------------------
 
-    async def begin(self) -> None:
-        """Adopt what an earlier daemon left, then start what is to be preloaded. Once, before serving."""
+    async def begin(self, holding: Mapping[ModelId, int] | None = None) -> None:
+        """Adopt what an earlier daemon left, with the leases that it is still *holding*, then start what
+        is to be preloaded. Once, before serving."""
+        self._holds = Holds(holding or {})
         survivors = await self.world.launcher.survivors()
         # Nothing is started before all are adopted: what is to be preloaded may be among them.
         self._considering = True
@@ -111,9 +116,20 @@ class Supervisor:
             or spec.fingerprint != record.fingerprint
         ):
             # Unknown by now, or to be started in another way: it goes, and its memory with it.
-            self.world.launcher.attach(record, Unwanted(record, self.world))
+            if not self._holds.keep(record):
+                self.world.launcher.attach(record, Unwanted(record, self.world))
             return
         instance.adopt(record, spec, self.forecast.need(instance.model))
+        instance.leases += self._holds.count(record.model)
+
+    def returned(self, model: ModelId) -> None:
+        """A lease of the earlier daemon came back."""
+        instance = self.instances.get(model)
+        if instance is not None and self._holds.counts(model):
+            self.pool.returned(instance, 0, failed=False)
+        gone = self._holds.returned(model)
+        if gone is not None:
+            self.world.launcher.attach(gone, Unwanted(gone, self.world))
 
     def reconcile(self, models: Iterable[Model]) -> None:
         """Take over a new catalog: a changed model restarts once drained, a removed one is stopped."""
@@ -144,19 +160,23 @@ class Supervisor:
             self.instances.pop(instance.id, None)
             self.accounts.forget(instance.id)
 
-    async def shutdown(self, *, drain_grace: float) -> None:
-        """Refuse what waits, give open answers *drain_grace* seconds, stop every tree and wait until it is
-        gone."""
+    def stop_deciding(self) -> None:
+        """No admission, no eviction, no reaping from here on."""
         self.stopping = True
         self.reaper.close()
         for timer in (self._admission_timer, self._measuring_timer):
             if timer is not None:
                 timer.cancel()
+
+    async def shutdown(self, *, drain_grace: float) -> None:
+        """Refuse what waits, give open answers *drain_grace* seconds, stop every tree and wait until it is
+        gone."""
+        self.stop_deciding()
         for model in self.pool.models_waited_for():
             self.pool.fail(model, StoppingError("the daemon is shutting down", retry_after=5.0))
         for instance in self.instances.values():
             instance.stop(drain_grace=drain_grace)
-        await self._until(lambda: all(i.state not in WITH_TREE for i in self.instances.values()))
+        await self._watchers.until(lambda: all(i.state not in WITH_TREE for i in self.instances.values()))
 
     def hurry(self) -> None:
         """Cut what still drains and kill what still stops: somebody asked twice."""
@@ -302,7 +322,7 @@ class Supervisor:
         for lease in instance.held:
             lease.revoked = True  # what is cut by this would otherwise start the model again
         instance.stop(drain_grace=0.0 if force else None)
-        await self._until(lambda: instance.state not in WITH_TREE)
+        await self._watchers.until(lambda: instance.state not in WITH_TREE)
         return snapshot.instance_view(self, instance)
 
     def pin(self, model: ModelId, *, pinned: bool) -> InstanceView:
@@ -321,13 +341,6 @@ class Supervisor:
         if instance is None:
             raise ModelFailedError(f"{model} is not run by this daemon")
         return instance
-
-    async def _until(self, settled: Callable[[], bool]) -> None:
-        if settled():
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watchers.append((settled, future))
-        await future
 
     # -- pictures and texts ------------------------------------------------------------------------
 
@@ -390,12 +403,7 @@ class Supervisor:
             self.reaper.look()
         self._forget_if_gone(instance)
         self.consider()
-        for settled, future in list(self._watchers):
-            if future.done():
-                self._watchers.remove((settled, future))
-            elif settled():
-                self._watchers.remove((settled, future))
-                future.set_result(None)
+        self._watchers.look()
 
     # -- news from the pool (PoolOwner) ------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from registry.engine import DeviceId, Diagnosis, LaunchSpec, ModelId
@@ -21,7 +21,7 @@ from supervisor.alarm import Alarm
 from supervisor.crashes import CrashMemory
 from supervisor.demand import Demand
 from supervisor.errors import ModelFailedError
-from supervisor.failures import blamed, failed_error
+from supervisor.failures import blamed, failed_error, seen
 from supervisor.lifecycle import Command, Event, IllegalEventError, State, step
 from supervisor.milestone import own_words
 from supervisor.news import ChildNews, ReadinessNews
@@ -102,6 +102,7 @@ class Instance:
         self._retry = Alarm(world.clock, self._retry_due)
         self._drain_grace = policy.drain_grace
         self._drained_by = math.inf
+        self._on_return: Callable[[], None] | None = None  # set once another daemon minds the tree
         self._perform = {
             Command.SPAWN: self._spawn,
             Command.PROBE: self._probe,
@@ -159,8 +160,17 @@ class Instance:
 
     # -- what others tell it -----------------------------------------------------------------------
 
+    def let_go(self, returned: Callable[[], None]) -> None:
+        """Another daemon minds the tree: nothing is done here any more; *returned* hears of each lease."""
+        self._unprobe()
+        self._grace.call_off()
+        self._disarm_retry()
+        self._on_return = returned
+
     def post(self, event: Event) -> None:
         """Put *event* into the mailbox; work it off unless that is already being done."""
+        if self._on_return is not None:
+            return
         self._mailbox.append(event)
         if self._working:
             return
@@ -216,7 +226,9 @@ class Instance:
         if self.leases < 1:
             raise RuntimeError(f"a lease of {self.id} was returned that is not out")
         self.leases -= 1
-        if self.leases == 0:
+        if self._on_return is not None:
+            self._on_return()
+        elif self.leases == 0:
             self.idle_since = self._world.clock.now()
             if self.state is State.DRAINING:
                 self.post(Event.DRAINED)
@@ -447,13 +459,7 @@ class Instance:
             # Once more, with more room: others are stopped for it, and what it takes then is learned.
             self.lacked = {d: max(int(b * MORE), self.peak.get(d, 0)) for d, b in self._granted.items()}
             self._retries_memory = bool(self.lacked)
-        self.last_failure = FailureView(
-            cause=diagnosis.cause,
-            remedy=diagnosis.remedy,
-            code=diagnosis.code,
-            at=self._world.clock.wall(),
-            incarnation=self.incarnation,
-        )
+        self.last_failure = seen(diagnosis, at=self._world.clock.wall(), incarnation=self.incarnation)
         self._emit(EventKind.FAILED, cause=diagnosis.cause, code=diagnosis.code)
 
     def _fail_waiters(self) -> None:

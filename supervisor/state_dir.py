@@ -64,7 +64,7 @@ class StateDir:
 
     @classmethod
     def acquire(cls, path: Path, *, environ: Mapping[str, str] | None = None) -> StateDir:
-        """Make it (0700), lock it and leave our pid in it.
+        """Make it (0700) and lock it; `sign` leaves our pid in it.
 
         Raises AlreadyRunningError naming the other's pid when a daemon holds it, OSError (with the path)
         when it cannot be made or is not ours.
@@ -84,10 +84,29 @@ class StateDir:
             raise AlreadyRunningError(
                 f"a daemon is running already: {who} holds {path}; stop it, or set another state_dir"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         run_dir = private_folder(run_dir_for(path, os.environ if environ is None else environ))
         return cls(path, fd, run_dir)
+
+    @classmethod
+    def take_over(cls, path: Path, lock: int, *, environ: Mapping[str, str] | None = None) -> StateDir:
+        """The state directory of a daemon that handed us its *lock*, which was never free in between.
+
+        Raises OSError when *path* is another directory than the one that is locked by it.
+        """
+        path = private_folder(path.resolve())
+        if not os.path.samestat((path / "lock").stat(), os.fstat(lock)):
+            raise OSError(f"{path} is not the state directory of the daemon that hands over: stop it instead")
+        return cls(path, lock, private_folder(run_dir_for(path, os.environ if environ is None else environ)))
+
+    def sign(self) -> None:
+        """Leave our pid in the lock file, for whoever finds it locked."""
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+
+    @property
+    def lock(self) -> int:
+        """The locked descriptor, for a successor."""
+        return self._lock_fd
 
     def release(self) -> None:
         """Give the lock back; the second call does nothing. The file stays: removing it would race."""

@@ -28,6 +28,7 @@ from router.control.login import Login
 from router.control.manage import Manage
 from router.control.models import Models
 from router.control.openapi import document
+from router.control.restart import Restart
 from router.control.seed import Seed
 from router.control.status import RECENT_EVENTS, Moment, Status, not_ready_because, status
 from router.control.streams import STREAMS, Streams
@@ -82,7 +83,7 @@ def build_app(deps: ControlDeps) -> web.Application:
     streams = app[STREAMS] = Streams()
     faces, seed = Face(deps, streams), Seed(deps)
     app.add_routes([*faces.routes(), *Models(deps).routes(), *Manage(deps, streams).routes(), *_pages()])
-    app.add_routes([*seed.routes(), *Login(deps).routes(), *Explain(deps).routes()])
+    app.add_routes([*seed.routes(), *Login(deps).routes(), *Explain(deps).routes(), *Restart(deps).routes()])
     app.on_response_prepare.append(_add_headers)
     app.on_cleanup.append(seed.close)
 

@@ -77,5 +77,7 @@ class ControlDeps:
     """Further names that a `Host` header may carry while we listen on loopback only."""
     seed: Callable[[], SeedConfig] = SeedConfig
     """The settings of `/api/v1/inference` now; a reload replaces them."""
+    hand_over: Callable[[], Coroutine[Any, Any, int]] | None = None
+    """Lets a new process take over and returns its pid; None where that cannot be. Raises HandOverError."""
     auth: Auth = field(default_factory=Auth.off)
     """Keys and sessions."""

@@ -139,6 +139,10 @@ def _paths() -> dict[str, Any]:
         "/v1/models/{id}": model,
         "/models": models,
         "/models/{id}": model,
+        "/api/restart": _post(
+            "A new process takes over the listener, the models and the requests that wait; what is open is "
+            "served to its end. Answered when it serves."
+        ),
         "/api/models": _get("Every model with its instance.", shape="ModelStatuses"),
         "/api/models/{id}": _get(
             "One model with its instance and every fact.",

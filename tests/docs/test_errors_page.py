@@ -30,8 +30,8 @@ MADE_FROM_VALUES = {
 }
 """Places where status or code are variables, and why that hides none."""
 
-NEVER_ANSWERED = {"already_running"}
-"""Ends the process before there is anybody to answer."""
+NEVER_ANSWERED = {"already_running", "handed_over"}
+"""Ends the process before there is anybody to answer; sends who waits to another process."""
 
 Found = dict[str, set[str]]
 

@@ -124,7 +124,7 @@ def test_after_a_killed_shim_its_tree_is_gone(folder: Path) -> None:
 
 
 def test_a_squatter_on_the_port_is_refused_and_the_start_retried(tmp_path: Path) -> None:
-    late = scripted("--bind-after", "0.4", "--exit-on-taken-port")
+    late = scripted("--bind-after", "1.0", "--exit-on-taken-port")
     with RunningDaemon(tmp_path, {"models": {"a": late}}) as daemon:
         for _ in range(ROUNDS):
             answers: list[httpx.Response] = []
