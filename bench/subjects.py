@@ -17,7 +17,7 @@ from bench.machine import HERE, Machine, Subject, free_port
 KEY = "sk-1234"
 """What the load generator shows."""
 ROUTERS = ("sglang-router==0.3.2", "vllm-router==0.1.17")
-"""The two Rust routers on PyPI, at the versions the page on performance speaks of."""
+"""The two Rust routers on PyPI, at the versions our claims speak of."""
 COLD_SECONDS = 3.0
 """How long the model of the cold path takes to be ready."""
 

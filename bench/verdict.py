@@ -31,7 +31,7 @@ class Claim:
 
 
 def claims(found: Sequence[Subject]) -> list[Claim]:
-    """All of them, in the order of the page on performance."""
+    """All of them, those about requests first."""
     figures = {s.name: {key: statistics.median(v) for key, v in s.figures.items()} for s in found}
     ours = figures["modelyard"]
 
