@@ -107,6 +107,8 @@ def _cpu_cache(model: Model, machine: Machine, context: int | None) -> tuple[int
     Without a size vLLM takes nearly all RAM; with one it refuses a context whose cache is larger.
     """
     options, kv = options_of(model), checkpoint_of(model).kv
+    if kv is None and not generates(model):
+        return CPU_CACHE_LEAST, context  # an encoder keeps nothing between tokens
     room = min(CPU_CACHE_BYTES, machine.ram_bytes // 4)
     if options.memory_bytes is not None:
         room = options.memory_bytes - weights_bytes(model.facts.size_bytes.value or 0) - VLLM_CPU.host_bytes

@@ -264,6 +264,13 @@ def test_a_commands_memory_on_a_device_that_is_not_there_is_refused() -> None:
     )
 
 
+def test_an_encoder_is_given_no_cache_that_it_would_never_fill() -> None:
+    encoder = replace(CHAT, yes=frozenset({Capability.EMBED}), architecture="BertModel", kv=None)
+    made = spec(EngineName.VLLM, model(checkpoint=encoder, can={Capability.EMBED}, size=GIB // 10), CPU)
+    assert flag(made, "--kv-cache-memory-bytes") == str(64 * 2**20)
+    assert made.footprint.bytes_by_device[HOST] < 2.2 * GIB
+
+
 def test_vllm_is_told_what_pools() -> None:
     embedder = spec(EngineName.VLLM, model(can={Capability.EMBED}), NVIDIA)
     assert flag(embedder, "--runner") == "pooling"
