@@ -28,6 +28,7 @@ from router.control.dossier import ModelDossier
 from router.control.explain import Explained
 from router.control.manage import LogTail
 from router.control.models import ModelList
+from router.control.restart import Restarted
 from router.control.schemas import components, schemas
 from router.control.status import ModelStatus, Status
 
@@ -51,6 +52,7 @@ OUTPUTS: Final[Mapping[str, type | Each]] = {
     "pin": ModelStatus,
     "unpin": ModelStatus,
     "status": Status,
+    "restart": Restarted,
     "explain": Explained,
     "logs": LogTail,
     "logs --follow": LogLine,

@@ -20,12 +20,13 @@ from router.control.explain import Explained
 from router.control.feed import Change
 from router.control.manage import LogTail, ModelStatuses
 from router.control.models import ModelEntry, ModelList
+from router.control.restart import Restarted
 from router.control.status import ModelStatus, Status
 from router.metrics import RequestTotals
 from supervisor.view import DeviceView, InstanceView
 
 SHAPES: Final = (
-    Status, Change, ModelStatus, ModelStatuses, ModelDetail, Event, LogTail, Explained,
+    Status, Change, ModelStatus, ModelStatuses, ModelDetail, Event, LogTail, Explained, Restarted,
     ModelEntry, ModelDossier, ModelList,
 )  # fmt: skip
 """What is answered as a whole."""
