@@ -64,7 +64,7 @@ class StateDir:
 
     @classmethod
     def acquire(cls, path: Path, *, environ: Mapping[str, str] | None = None) -> StateDir:
-        """Make it (0700) and lock it; `sign` leaves our pid in it.
+        """Make it (0700), lock it and leave our pid in it.
 
         Raises AlreadyRunningError naming the other's pid when a daemon holds it, OSError (with the path)
         when it cannot be made or is not ours.
@@ -85,7 +85,9 @@ class StateDir:
                 f"a daemon is running already: {who} holds {path}; stop it, or set another state_dir"
             ) from None
         run_dir = private_folder(run_dir_for(path, os.environ if environ is None else environ))
-        return cls(path, fd, run_dir)
+        state = cls(path, fd, run_dir)
+        state.sign()
+        return state
 
     @classmethod
     def take_over(cls, path: Path, lock: int, *, environ: Mapping[str, str] | None = None) -> StateDir:

@@ -42,9 +42,10 @@ def ask(daemon: RunningDaemon, key: str, model: str = "a") -> httpx.Response:
 
 
 def known(daemon: RunningDaemon, key: str) -> None:
-    """Wait until the daemon has read the key."""
-    headers = {"Authorization": f"Bearer {key}"}
-    eventually(lambda: httpx.get(f"{daemon.url}/v1/models", headers=headers).status_code == 200)
+    """Wait until the daemon has read the key: before the first one, everybody is let in."""
+    models, headers = f"{daemon.url}/v1/models", {"Authorization": f"Bearer {key}"}
+    eventually(lambda: httpx.get(models).status_code == 401)
+    eventually(lambda: httpx.get(models, headers=headers).status_code == 200)
 
 
 @pytest.mark.command("key add", "key list", "key revoke")
