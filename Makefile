@@ -13,6 +13,8 @@ BIN    := $(VENV)/bin
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:8080
 PYTEST := $(BIN)/python -m pytest
+# How many processes run rings 1-3; `WORKERS=0` for one that a debugger can be in.
+WORKERS ?= auto
 CODE   := modelyard router supervisor registry config cli tests demo bench
 
 # The engine that `make run` installs: what this machine runs best.
@@ -51,7 +53,7 @@ simulate: $(VENV)/.installed-dev ## a million events of random worlds under the 
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev ## rings 1-3: no process, no sleep, under 30 s
-	$(PYTEST) -m "not process and not engine and not large_engine and not packaging"
+	$(PYTEST) -n $(WORKERS) -m "not process and not engine and not large_engine and not packaging"
 
 .PHONY: test-process
 test-process: $(VENV)/.installed-dev ## ring 4: a real daemon, real shims, scripted engines
