@@ -1,7 +1,7 @@
 """`Supervisor`: owns all instances, runs admission and reaping on events, and is the face for the router.
 
-Everything here runs on the event loop's thread. Decisions are `admission.decide` and `reaping.reap`; this
-module takes the picture, performs what they say, and arms the timers they ask for.
+Everything here runs on the event loop's thread. Decisions are `admission.decide`, carried out by
+`supervisor.scheduler`, and `reaping.reap`, carried out by `supervisor.reaper`.
 """
 
 from __future__ import annotations
@@ -14,31 +14,22 @@ from registry.engine import DeviceId, ModelId
 from registry.model import Model
 from supervisor import snapshot
 from supervisor.accounts import Accounts
-from supervisor.admission import (
-    Decision,
-    Evict,
-    FleetPicture,
-    Refuse,
-    Start,
-    can_never_fit,
-    decide,
-    relieve,
-)
+from supervisor.admission import can_never_fit
 from supervisor.departure import Holds
-from supervisor.errors import ModelFailedError, ModelTooLargeError, StoppingError, SupervisorError
+from supervisor.errors import ModelFailedError, StoppingError, SupervisorError
 from supervisor.forecast import Forecast
 from supervisor.instance import Instance
 from supervisor.lifecycle import WITH_TREE, Event, State
 from supervisor.news import Unwanted
-from supervisor.picture import fleet_picture
 from supervisor.policy import Policy
 from supervisor.pool import InstanceLease, Pool, Waiter
 from supervisor.ports import ChildRecord, EventKind, Leftover, SupervisorEvent, Timer
 from supervisor.reaper import Reaper
 from supervisor.release import Releases, named
+from supervisor.scheduler import Books, Scheduler, too_large
 from supervisor.view import Explanation, FleetView, InstanceView
 from supervisor.watchers import Watchers
-from supervisor.wording import loading, record, situation
+from supervisor.wording import loading, situation
 from supervisor.world import World
 
 MEASURE_EVERY = 5.0
@@ -63,18 +54,19 @@ class Supervisor:
         self._budgets = {device.id: device.budget_bytes for device in world.memory.devices()}
         self.accounts = Accounts(world.clock)
         self.releases = Releases(
-            world.clock, world.memory, timeout=policy.free_timeout, freed=self.consider, late=self._held_on
+            world.clock,
+            world.memory,
+            timeout=policy.free_timeout,
+            freed=self._freed,
+            late=self._held_on,
         )
         self.reaper = Reaper(world, self.pool, self.instances, self._emit)
         self.forecast = Forecast(world.journal, self._budgets)
-        self._to_preload: set[ModelId] = set()
+        books = Books(self.instances, self.pool, self.forecast, self.releases, self.accounts, self._budgets)
+        self.scheduler = Scheduler(world, policy, books)
         self._holds = Holds({})
         self._retired: set[ModelId] = set()
         """No longer in the catalog, but with a tree that has not ended yet."""
-        self._notes: Mapping[ModelId, str] = {}
-        self._considering = False
-        self._again = False
-        self._admission_timer: Timer | None = None
         self._measuring_timer: Timer | None = None
         self._watchers = Watchers()
         for model in models:
@@ -85,7 +77,7 @@ class Supervisor:
             return
         self.instances[model.id] = Instance(model, self.world, self.policy, self)
         if model.preload:
-            self._to_preload.add(model.id)
+            self.scheduler.wanted.add(model.id)
 
     # -- beginning, reloading, ending --------------------------------------------------------------
 
@@ -95,15 +87,14 @@ class Supervisor:
         self._holds = Holds(holding or {})
         survivors = await self.world.launcher.survivors()
         # Nothing is started before all are adopted: what is to be preloaded may be among them.
-        self._considering = True
-        for survivor in survivors:
-            self._adopt(survivor)
-        self._considering = False
+        with self.scheduler.held():
+            for survivor in survivors:
+                self._adopt(survivor)
         alive = {record.socket for record in survivors}
         for remembered in self.world.journal.children():
             if remembered.socket not in alive:
                 self.world.journal.child_ended(remembered)  # the launcher has ended what was left of it
-        self.consider()
+        self.scheduler.consider()
         self._measure()
 
     def _adopt(self, record: ChildRecord) -> None:
@@ -152,7 +143,7 @@ class Supervisor:
                 instance.stop()
         for model in wanted.values():
             self._add(model)
-        self.consider()
+        self.scheduler.consider()
 
     def _forget_if_gone(self, instance: Instance) -> None:
         if instance.id in self._retired and instance.state not in WITH_TREE:
@@ -164,9 +155,9 @@ class Supervisor:
         """No admission, no eviction, no reaping from here on."""
         self.stopping = True
         self.reaper.close()
-        for timer in (self._admission_timer, self._measuring_timer):
-            if timer is not None:
-                timer.cancel()
+        self.scheduler.stop()
+        if self._measuring_timer is not None:
+            self._measuring_timer.cancel()
 
     async def shutdown(self, *, drain_grace: float) -> None:
         """Refuse what waits, give open answers *drain_grace* seconds, stop every tree and wait until it is
@@ -262,24 +253,14 @@ class Supervisor:
             }
             never = can_never_fit(self.forecast.need(instance.model), self._budgets, pinned)
             if never is not None:
-                raise self._too_large(model, never)
+                raise too_large(model, never)
         limit = self.policy.request_timeout if timeout is None else timeout
-        account = self.accounts.open(request, model, *situation(self._picture(), model))
+        account = self.accounts.open(request, model, *situation(self.scheduler.picture(), model))
 
         leased, denied = self.accounts.follow(account, granted, refused)
         waiter = self.pool.ask(model, timeout=limit, priority=priority, granted=leased, refused=denied)
         waiter.left = lambda: self.accounts.close(account, "gone")
         return waiter
-
-    @staticmethod
-    def _too_large(model: ModelId, why: str) -> ModelTooLargeError:
-        return ModelTooLargeError(
-            f"{model} {why}"
-            + (
-                "; a smaller quantisation or context, or a larger memory budget, would help"
-                * ("needs" in why)
-            )
-        )
 
     # -- what control does -------------------------------------------------------------------------
 
@@ -317,7 +298,7 @@ class Supervisor:
     async def unload(self, model: ModelId, *, force: bool = False) -> InstanceView:
         """Drain it (or, by *force*, cut what is in flight), stop it and wait until its tree is gone."""
         instance = self._owned(model)
-        self._to_preload.discard(model)
+        self.scheduler.wanted.discard(model)
         self.pool.fail(model, StoppingError(f"{model} was unloaded by the operator"))
         for lease in instance.held:
             lease.revoked = True  # what is cut by this would otherwise start the model again
@@ -333,7 +314,7 @@ class Supervisor:
         instance = self._owned(model)
         instance.pinned_by_hand = pinned
         self.reaper.look()
-        self.consider()
+        self.scheduler.consider()
         return snapshot.instance_view(self, instance)
 
     def _owned(self, model: ModelId) -> Instance:
@@ -361,7 +342,7 @@ class Supervisor:
             return f"restarting {model}"
         if instance.state is State.READY and self.pool.queue_length(model):
             return f"waiting for a free slot of {model}"
-        return self._notes.get(model, instance.note) or instance.note
+        return self.scheduler.notes.get(model, instance.note) or instance.note
 
     # -- news from instances (Owner) ---------------------------------------------------------------
 
@@ -382,6 +363,9 @@ class Supervisor:
         """Its tree is empty; a GPU's memory takes a moment longer."""
         self.releases.begin(record, reserved)
 
+    def _freed(self) -> None:
+        self.scheduler.consider()
+
     def _held_on(self, model: ModelId, leftovers: tuple[Leftover, ...]) -> None:
         if model in self.instances:
             self._emit(
@@ -398,18 +382,18 @@ class Supervisor:
         if instance.state in (State.STOPPED, State.READY):
             self.forecast.forget(instance.id)
         if instance.state is State.BACKOFF and instance.model.preload:
-            self._to_preload.add(instance.id)
+            self.scheduler.wanted.add(instance.id)
         if instance.state is State.READY:
             self.reaper.look()
         self._forget_if_gone(instance)
-        self.consider()
+        self.scheduler.consider()
         self._watchers.look()
 
     # -- news from the pool (PoolOwner) ------------------------------------------------------------
 
     def demand_changed(self, model: ModelId) -> None:
         """Somebody waits, left, or has made an instance idle that others wait for."""
-        self.consider()
+        self.scheduler.consider()
 
     def comes_back_in(self, model: ModelId) -> float:
         """Seconds until it is likely to be up, by what its starts took; no less than one."""
@@ -425,74 +409,15 @@ class Supervisor:
         if record is not None and record.pid == generation and instance.state is State.READY:
             instance.post(Event.SUSPECT)
 
-    # -- admission ---------------------------------------------------------------------------------
-
-    def consider(self) -> None:
-        """Let admission decide and do what it says, until it has nothing more to say."""
-        self._again = True
-        if self._considering or self.stopping:
-            return
-        self._considering = True
-        try:
-            while self._again:
-                self._again = False
-                picture = self._picture()
-                plan = decide(picture, self.policy)
-                self._notes = plan.notes or {}
-                record(self.accounts, plan, picture)
-                # Starts first: whoever is stopped is measured once more, and may hold more than it seemed to.
-                for decision in sorted(plan.decisions, key=lambda one: not isinstance(one, Start)):
-                    self._carry_out(decision)
-                self._arm_admission(plan.ask_again_in)
-        finally:
-            self._considering = False
-
-    def _carry_out(self, decision: Decision) -> None:
-        match decision:
-            case Start(model, reserve):
-                self._to_preload.discard(model)
-                self.instances[model].start(reserve)
-            case Evict(model, beneficiary, reason, grace):
-                self._emit(EventKind.EVICTED, model, beneficiary=beneficiary, reason=reason, grace=grace)
-                self.instances[model].evict(drain_grace=grace)
-            case Refuse(model, reason):
-                self._to_preload.discard(model)
-                error = self._too_large(model, reason)
-                refused = self.pool.fail(model, error)
-                self._emit(EventKind.REFUSED, model, reason=str(error), requests=refused)
-
-    def _picture(self) -> FleetPicture:
-        return fleet_picture(
-            self.instances.values(),
-            self.pool,
-            self.forecast,
-            budgets=self._budgets,
-            wanted=self._to_preload,
-            releases=self.releases,
-            now=self.world.clock.now(),
-        )
-
-    def _arm_admission(self, seconds: float | None) -> None:
-        if self._admission_timer is not None:
-            self._admission_timer.cancel()
-            self._admission_timer = None
-        if seconds is not None:
-            self._admission_timer = self.world.clock.call_later(seconds, self.consider)
-
     # -- memory ------------------------------------------------------------------------------------
 
     def _measure(self) -> None:
         """Keep the books of what the trees really hold."""
         for instance in list(self.instances.values()):
             if instance.state is State.READY and instance.measure():
-                self._relieve(instance)
+                self.scheduler.relieve(instance)
         if not self.stopping:
             self._measuring_timer = self.world.clock.call_later(MEASURE_EVERY, self._measure)
-
-    def _relieve(self, instance: Instance) -> None:
-        found = relieve(self._picture(), instance.id)
-        if found is not None:
-            self._carry_out(found)
 
     def _emit(self, kind: EventKind, model: ModelId, **data: object) -> None:
         incarnation = self.instances[model].incarnation

@@ -22,6 +22,7 @@ from supervisor.crashes import CrashMemory
 from supervisor.demand import Demand
 from supervisor.errors import ModelFailedError
 from supervisor.failures import blamed, failed_error, seen
+from supervisor.holding import Holding
 from supervisor.lifecycle import Command, Event, IllegalEventError, State, step
 from supervisor.milestone import own_words
 from supervisor.news import ChildNews, ReadinessNews
@@ -43,10 +44,6 @@ KILL_MARGIN = 5.0
 """Seconds the shim gets on top of the grace before we insist; it escalates by itself within the grace."""
 
 
-MORE = 1.5
-"""An engine that ran out of what was set aside for it gets so many times that, once."""
-
-
 class Instance:
     """The instance of one model. `repr` is worth asserting on."""
 
@@ -62,11 +59,7 @@ class Instance:
         """The leases that are out, oldest first, and when each was given."""
         self.pinned_by_hand: bool | None = None
         """What an operator said at run time; None leaves it to the configuration."""
-        self.reserved: Mapping[DeviceId, int] = {}
-        self.lacked: dict[DeviceId, int] = {}
-        """What to set aside for the one more try after its memory did not suffice; empty otherwise."""
-        self.peak: dict[DeviceId, int] = {}
-        """Most bytes this incarnation was seen to hold."""
+        self.holding = Holding()
         self.child: Child | None = None
         self.spec: LaunchSpec | None = None
         self.since_wall = world.clock.wall()
@@ -87,8 +80,6 @@ class Instance:
         self._world = world
         self._policy = policy
         self._owner = owner
-        self._granted: Mapping[DeviceId, int] = {}
-        """What was set aside for its last start."""
         self._mailbox: deque[Event] = deque()
         self._working = False
         self._port = 0
@@ -139,6 +130,11 @@ class Instance:
         return self.child.record if self.child is not None else None
 
     @property
+    def reserved(self) -> Mapping[DeviceId, int]:
+        """Bytes set aside for it; empty without a tree."""
+        return self.holding.reserved
+
+    @property
     def pinned(self) -> bool:
         """Never stopped for another model and never for idleness."""
         return self.model.pin if self.pinned_by_hand is None else self.pinned_by_hand
@@ -187,13 +183,13 @@ class Instance:
     def start(self, reserve: Mapping[DeviceId, int]) -> None:
         """Admission lets it start, with *reserve* bytes set aside. Only in STOPPED."""
         if self.state is State.STOPPED:
-            self.reserved = self._granted = dict(reserve)
+            self.holding.grant(reserve)
         self.post(Event.WANTED)
 
     def adopt(self, record: ChildRecord, spec: LaunchSpec, reserve: Mapping[DeviceId, int]) -> None:
         """Take over a tree of an earlier daemon: probed as a fresh one is, and not spawned."""
         self.incarnation = record.incarnation
-        self.reserved = dict(reserve)
+        self.holding.grant(reserve)
         self.spec = spec
         self._port = record.port
         self._begin(adopted=True)
@@ -238,16 +234,8 @@ class Instance:
 
         Whether that is more than was reserved.
         """
-        record, more = self.record, False
-        if record is None:
-            return False
-        for device, bytes_ in self._world.memory.of_tree(record).items():
-            if bytes_ > self.peak.get(device, 0):
-                self.peak[device] = bytes_
-            if bytes_ > self.reserved.get(device, 0):
-                self.reserved = {**self.reserved, device: bytes_}
-                more = True
-        return more
+        record = self.record
+        return record is not None and self.holding.see(self._world.memory.of_tree(record))
 
     # -- what the world tells it (through supervisor.news) ------------------------------------------
 
@@ -330,7 +318,7 @@ class Instance:
         self.started_at = self._world.clock.now()
         self.proved = False
         self.retry_at = None
-        self.peak = {}
+        self.holding.peak = {}
         self.course = Course()
         self._retries_port = self._retries_memory = False
         self._blamed = self._blamed_code = ""
@@ -368,7 +356,7 @@ class Instance:
                 )
         self.crashes.half_open = False
         self._port_tries = 0
-        self.lacked = {}
+        self.holding.lacked = {}
         record = self.record
         self._emit(
             EventKind.ADOPTED if self._adopted else EventKind.READY,
@@ -414,15 +402,15 @@ class Instance:
     def _reclaim(self) -> None:
         self._grace.call_off()
         self.note = ""
-        reserved, self.reserved = self.reserved, {}
+        reserved = self.holding.give_back()
         if self._port:
             self._world.ports.give_back(self._port)
             self._port = 0
         if self.child is None:
             return
         record = self.child.record
-        if self.peak and self.proved and self.spec is not None:
-            self._world.journal.learn(self.spec.fingerprint, peak_bytes=self.peak)
+        if self.holding.peak and self.proved and self.spec is not None:
+            self._world.journal.learn(self.spec.fingerprint, peak_bytes=self.holding.peak)
         self._world.memory.unwatch(record)
         self._owner.reclaimed(record, reserved)
         self._world.journal.child_ended(record)
@@ -435,7 +423,7 @@ class Instance:
             self._arm_retry_in(0.0)
             return
         self._port_tries = 0
-        self.lacked = {}
+        self.holding.lacked = {}
         now = self._world.clock.now()
         pause = self.crashes.add(now, proved=self.proved, jitter=self._world.jitter())
         if pause is None:
@@ -455,10 +443,9 @@ class Instance:
             # A free port is a guess, and somebody else took it: another one at once, a few times.
             self._port_tries += 1
             self._retries_port = True
-        if diagnosis.code == "out_of_memory" and not self.proved and not self.lacked:
+        if diagnosis.code == "out_of_memory" and not self.proved and self.holding.wants_more():
             # Once more, with more room: others are stopped for it, and what it takes then is learned.
-            self.lacked = {d: max(int(b * MORE), self.peak.get(d, 0)) for d, b in self._granted.items()}
-            self._retries_memory = bool(self.lacked)
+            self._retries_memory = True
         self.last_failure = seen(diagnosis, at=self._world.clock.wall(), incarnation=self.incarnation)
         self._emit(EventKind.FAILED, cause=diagnosis.cause, code=diagnosis.code)
 

@@ -59,7 +59,7 @@ def _model_picture(
         idle=now - instance.idle_since if ready and instance.leases == 0 else 0.0,
         resident=now - instance.ready_at if ready else 0.0,
         starts_alone=spec.measures_free_memory if spec is not None else False,
-        lacked=instance.lacked,
+        lacked=instance.holding.lacked,
         load_seconds=forecast.guessed_load_seconds(model),
         rate=instance.demand.rate(now, instance.given),
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from registry.engine import DeviceId, ModelId
-from supervisor import admission, fleet, pool, reaper, reaping
+from supervisor import admission, pool, reaper, reaping, scheduler
 from supervisor.admission import FleetPicture
 from supervisor.errors import SupervisorError
 from supervisor.instance import Instance
@@ -59,7 +59,7 @@ def _evict_a_busy_one() -> tuple[Patch, ...]:
         blind = tuple(replace(model, leases=0) for model in picture.models)
         return right(replace(picture, models=blind), policy)
 
-    return ((fleet, "decide", decide),)
+    return ((scheduler, "decide", decide),)
 
 
 def _ignore_the_queue_on_the_fast_path() -> tuple[Patch, ...]:
@@ -89,7 +89,7 @@ def _give_memory_back_at_the_first_signal() -> tuple[Patch, ...]:
 
     def terminate(self: Instance) -> None:
         right(self)
-        self.reserved = {}
+        self.holding.reserved = {}
 
     return ((Instance, "_terminate", terminate),)
 
@@ -100,7 +100,7 @@ def _starve_whoever_needs_a_busy_ones_memory() -> tuple[Patch, ...]:
     def decide(picture: FleetPicture, policy: Policy) -> admission.Plan:
         return right(picture, replace(policy, max_wait=1e9))
 
-    return ((fleet, "decide", decide),)
+    return ((scheduler, "decide", decide),)
 
 
 def _let_the_small_overtake() -> tuple[Patch, ...]:
@@ -113,7 +113,7 @@ def _let_the_small_overtake() -> tuple[Patch, ...]:
         )
         return right(replace(picture, models=small_first), policy)
 
-    return ((fleet, "decide", decide),)
+    return ((scheduler, "decide", decide),)
 
 
 def _forget_that_one_measures_free_memory() -> tuple[Patch, ...]:
@@ -123,7 +123,7 @@ def _forget_that_one_measures_free_memory() -> tuple[Patch, ...]:
         social = tuple(replace(model, starts_alone=False) for model in picture.models)
         return right(replace(picture, models=social), policy)
 
-    return ((fleet, "decide", decide),)
+    return ((scheduler, "decide", decide),)
 
 
 def _reap_one_in_use() -> tuple[Patch, ...]:
@@ -161,7 +161,7 @@ def _evict_what_was_just_loaded() -> tuple[Patch, ...]:
     def decide(picture: FleetPicture, policy: Policy) -> admission.Plan:
         return right(picture, replace(policy, min_residency=0.0, settle=0.0))
 
-    return ((fleet, "decide", decide),)
+    return ((scheduler, "decide", decide),)
 
 
 def _start_without_end_side_by_side() -> tuple[Patch, ...]:
@@ -170,7 +170,7 @@ def _start_without_end_side_by_side() -> tuple[Patch, ...]:
     def decide(picture: FleetPicture, policy: Policy) -> admission.Plan:
         return right(picture, replace(policy, max_parallel_starts=99))
 
-    return ((fleet, "decide", decide),)
+    return ((scheduler, "decide", decide),)
 
 
 SEEDED: Mapping[str, Callable[[], tuple[Patch, ...]]] = {

@@ -374,7 +374,7 @@ class Simulation:
         left = {model: b.waiting for model, b in self.watch.books.items() if b.waiting or b.out}
         if left:
             raise ViolationError(f"I4: never answered: {left}")
-        self.fleet.supervisor._to_preload.clear()  # nobody wants them any more
+        self.fleet.supervisor.scheduler.wanted.clear()  # nobody wants them any more
         for _ in range(2):
             for instance in list(self.fleet.supervisor.instances.values()):
                 instance.stop(drain_grace=0)
