@@ -13,8 +13,11 @@ BIN    := $(VENV)/bin
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:8080
 PYTEST := $(BIN)/python -m pytest
-# How many processes run rings 1-3; `WORKERS=0` for one that a debugger can be in.
+# How many processes run the tests; `WORKERS=0 DAEMONS=0` for one that a debugger can be in. Those that start daemons
+# mostly wait for them, so there may be more than cores; a file stays together, for what its tests share.
 WORKERS ?= auto
+DAEMONS ?= 4
+IN_ONE  := not process and not engine and not large_engine and not packaging
 CODE   := modelyard router supervisor registry config cli tests demo bench
 
 # The engine that `make run` installs: what this machine runs best.
@@ -44,20 +47,21 @@ setup: $(VENV)/.installed-dev ## make .venv with modelyard, editable, and everyt
 
 .PHONY: test
 test: $(VENV)/.installed-dev engine-for-tests ## rings 1-5: pure, in memory, wire, processes, and mlx-lm on the CPU
-	$(PYTEST) -m "not packaging and not large_engine"
+	$(PYTEST) -n $(WORKERS) -m "$(IN_ONE)"
+	$(PYTEST) -n $(DAEMONS) --dist loadfile -m "(process or engine) and not packaging and not large_engine"
 	@$(MAKE) simulate
 
 .PHONY: simulate
 simulate: $(VENV)/.installed-dev ## a million events of random worlds under the real supervisor; minutes
-	$(PYTEST) -m simulation tests/sim -rP
+	$(PYTEST) -n $(WORKERS) -m simulation tests/sim -rP
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev ## rings 1-3: no process, no sleep, under 30 s
-	$(PYTEST) -n $(WORKERS) -m "not process and not engine and not large_engine and not packaging"
+	$(PYTEST) -n $(WORKERS) -m "$(IN_ONE)"
 
 .PHONY: test-process
 test-process: $(VENV)/.installed-dev ## ring 4: a real daemon, real shims, scripted engines
-	$(PYTEST) -m process
+	$(PYTEST) -n $(DAEMONS) --dist loadfile -m process
 
 .PHONY: test-rounds
 test-rounds: $(VENV)/.installed-dev ## the accidents of ring 4, 100 rounds each: half an hour
