@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from config.schema import RequestConfig, VirtualConfig
-from registry.capability import NO_NEEDS, Capability, Endpoint, Needs
+from registry.capability import ENDPOINTS, NO_NEEDS, Capability, Endpoint, Needs
 from registry.catalog import Catalog
 from registry.engine import ModelId
 from registry.errors import CapabilityMissingError, NothingLoadedError, RegistryError
@@ -81,6 +81,22 @@ class CatalogDirectory:
         if name == route.model:
             self._passed[name, endpoint.path] = route
         return route
+
+    def model(self, name: str | None) -> Model:
+        """The model that *name* means (None: the default); of a virtual name, the one a chat would get now.
+
+        Where none of those chats, the one that any other request would get. Raises what `route` raises, but
+        returns a model with a problem like any other.
+        """
+        found = self.catalog.find(name)
+        if not isinstance(found, Virtual):
+            return self.catalog.models[found.model]
+        choice = self._choice(found.name)
+        try:
+            chosen = choice(NO_NEEDS, ENDPOINTS["/v1/chat/completions"], None)
+        except CapabilityMissingError:
+            chosen = choice(NO_NEEDS, ENDPOINTS["/v1/tokenize"], None)
+        return self.catalog.models[ModelId(chosen.routes[0].model)]
 
     def named(self, found: Named) -> Route:
         """The route of a model or of a variant of it."""

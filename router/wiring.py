@@ -266,6 +266,7 @@ class Daemon:
             fleet=self.supervisor,
             catalog=lambda: self.directory.catalog,
             resolve=lambda name: self.directory.catalog.resolve(name, None),
+            pick=self.directory.model,
             entry=openai_entry,
             events=self.events,
             metrics=self.metrics,

@@ -56,7 +56,9 @@ class ControlDeps:
     catalog: Callable[[], CatalogView]
     """The catalog now; a reload replaces it."""
     resolve: Callable[[str], Model]
-    """A name (id, alias …) to its model. Raises a `RegistryError`."""
+    """A name (id, alias …) to its model; virtual names are refused. Raises a `RegistryError`."""
+    pick: Callable[[str | None], Model]
+    """As `resolve`; a virtual name is the model that would serve it now, None the default one."""
     entry: Callable[[Model, str], Mapping[str, Any]]
     """A model and its state as one entry of `/v1/models`: `registry.catalog.openai_entry`."""
     events: EventRing

@@ -100,10 +100,13 @@ class Seed:
     async def load(self, request: web.Request) -> web.Response:
         """Start the model, or the default one, and answer when it is ready.
 
+        A virtual name starts the model that would answer a request for it now.
         `"retry": true` first clears BACKOFF and FAILED. A model at an endpoint is loaded already.
         """
         body = await _object(request)
-        model, retry = self._model(named_model(body)), flag_in(body, "retry")
+        model, retry = self._deps.pick(named_model(body)), flag_in(body, "retry")
+        if model.problem is not None:
+            raise model.problem
         log.info("model_load_asked", model=model.id, client=caller_of(request).client, retry=retry)
         began, fleet = self._deps.clock.now(), self._deps.fleet
         if model.endpoint is None:
@@ -118,7 +121,7 @@ class Seed:
         """Stop the model, or the only one that is loaded. `"force": true` cuts its requests."""
         body = await _object(request)
         force, name = flag_in(body, "force"), named_model(body)
-        model = self._only_loaded() if name is None else self._model(name)
+        model = self._only_loaded() if name is None else self._deps.resolve(name)
         if model is None:
             return json_answer({"status": "unloaded", "model": None})
         if model.endpoint is not None:
@@ -144,18 +147,6 @@ class Seed:
             models=models,
         )
         return json_answer(seed_status(picture))
-
-    def _model(self, name: str | None) -> Model:
-        wanted = name or self._deps.default_model
-        if wanted is None:
-            raise ModelRequiredError(
-                "the request names no model, and no default_model is configured",
-                candidates=tuple(sorted(self._deps.catalog().models))[:8],
-            )
-        model = self._deps.resolve(wanted)
-        if model.problem is not None:
-            raise model.problem
-        return model
 
     def _only_loaded(self) -> Model | None:
         loaded = [view.model for view in self._deps.fleet.view().instances if view.state in _LOADED]

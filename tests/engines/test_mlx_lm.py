@@ -21,6 +21,7 @@ import yaml
 from config.places import engine_folder, engines_dir
 from config.vocabulary import EngineName
 from tests.support.eventually import eventually
+from tests.support.real_engines import NO_END, ask, sdk
 from tests.support.running_daemon import ROOT, RunningDaemon
 
 ENGINES = engines_dir(os.environ)
@@ -42,11 +43,6 @@ QUESTIONS = {
 }
 
 
-END_IDS = json.loads((ROOT / "demo" / "models" / YARD / "generation_config.json").read_text())["eos_token_id"]
-NO_END = {str(token): -100 for token in END_IDS}
-"""A bias that keeps the model from ending its answer, so that a stream lasts until max_tokens."""
-
-
 def settings(**over: Any) -> dict[str, Any]:
     models = {name: {"source": str(ROOT / "demo" / "models" / name)} for name in (YARD, FOREMAN)}
     return {"models": models, **over}
@@ -66,18 +62,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
 def client(daemon: RunningDaemon) -> Iterator[openai.OpenAI]:
     with sdk(daemon) as found:
         yield found
-
-
-def sdk(daemon: RunningDaemon) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=90)
-
-
-def ask(client: openai.OpenAI, model: str, question: str) -> str:
-    answer = client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=120
-    )
-    assert answer.model == model
-    return answer.choices[0].message.content or ""
 
 
 def test_the_models_are_listed_with_what_they_can_do(client: openai.OpenAI) -> None:

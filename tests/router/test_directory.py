@@ -181,6 +181,19 @@ def test_auto_says_what_nobody_can() -> None:
         planned_by(several(), "auto", "/v1/embeddings", input="hi")
 
 
+def test_a_name_without_a_request_is_the_model_that_a_chat_would_get() -> None:
+    directory = several({"good": Standing(Warmth.READY)})
+    assert directory.model("auto").id == "good"
+    assert directory.model("smart").id == "good"
+    assert directory.model("seeing").id == "seeing"
+    with pytest.raises(CapabilityMissingError, match="/v1/tokenize with speak"):
+        directory.model("auto:speak")
+
+
+def test_where_none_of_them_chats_it_is_the_one_that_anything_else_would_get() -> None:
+    assert CatalogDirectory(catalog_of(MODELS)).model("auto:embed").id == "vectors"
+
+
 def test_an_operators_virtual_name_goes_by_the_operators_order() -> None:
     made = planned_by(several(), "smart", messages=[])
     assert asked_in_turn(made) == ["good", "seeing", "fast"]

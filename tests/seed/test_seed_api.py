@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 
 from config.keys import hash_of, new_key
+from config.schema import VirtualConfig
 from registry.errors import ModelUnusableError
 from supervisor.errors import ModelFailedError
 from supervisor.lifecycle import State
@@ -55,6 +56,12 @@ def test_load_by_any_name_answers_when_it_is_ready(world: ControlWorld) -> None:
     found = answer.json()
     assert (found["status"], found["model"], found["state"]) == ("loaded", "org/qwen:8b@q4", "ready")
     assert world.fleet.calls == [Call("load", "org/qwen:8b@q4")]
+
+
+def test_load_by_a_virtual_name_starts_the_model_that_would_answer(world: ControlWorld) -> None:
+    world.virtual["smart"] = VirtualConfig(models=("llama", "qwen"))
+    assert post(world, "load", {"model": "smart"}).json()["model"] == "llama"
+    assert world.fleet.calls == [Call("load", "llama")]
 
 
 def test_load_without_a_model_and_without_a_default_says_what_there_is(world: ControlWorld) -> None:
@@ -150,7 +157,10 @@ def call(daemon: RunningDaemon, verb: str, **body: Any) -> httpx.Response:
     return httpx.post(f"{daemon.url}{API}/{verb}", json=body, timeout=30)
 
 
-SETTINGS = {"models": {"a": scripted("--echo-headers"), "b": scripted()}, "default_model": "b"}
+SETTINGS = {
+    "models": {"a": scripted("--echo-headers", capabilities=["generate", "vision"]), "b": scripted()},
+    "default_model": "b",
+}
 
 
 @pytest.mark.process
@@ -167,6 +177,9 @@ def test_the_whole_of_it_against_a_daemon(tmp_path: Path) -> None:
             "model": "a",
             "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
         }
+        # A virtual name: whoever would answer it, here what is warm.
+        assert call(daemon, "load", model="auto").json()["model"] == "a"
+        assert call(daemon, "generate", prompt="hello", model="auto").json()["model"] == "a"
         # Without a model: the default one, which is started for it.
         assert call(daemon, "generate", prompt="hello").json()["text"].startswith("served by b")
         assert call(daemon, "unload", model="a").json()["state"] == "stopped"

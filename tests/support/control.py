@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from config.schema import VirtualConfig
 from config.vocabulary import EngineName
 from registry.engine import HOST, Footprint, LaunchSpec, ModelId
-from registry.errors import ModelNotFoundError
+from registry.errors import ModelNotFoundError, ModelRequiredError
 from registry.model import EndpointTarget, Model, SourceKind
 from router.control.app import build_app
 from router.control.deps import ControlDeps, FrontStats
@@ -130,12 +130,19 @@ class ControlWorld:
                 return model
         raise ModelNotFoundError(f"there is no model {name!r}")
 
+    def pick(self, name: str | None) -> Model:
+        """The first that a virtual name stands for."""
+        if name is None:
+            raise ModelRequiredError("the request names no model, and no default_model is configured")
+        return self.resolve(self.virtual[name].models[0] if name in self.virtual else name)
+
     def deps(self) -> ControlDeps:
         """What the app is built from."""
         return ControlDeps(
             fleet=self.fleet,
             catalog=lambda: self,
             resolve=self.resolve,
+            pick=self.pick,
             entry=lambda model, state: {"id": model.id, "object": "model", "state": state},
             events=self.events,
             metrics=self.metrics,

@@ -22,6 +22,7 @@ from cli.installing import find_uv
 from config.places import engine_folder, engines_dir
 from config.vocabulary import EngineName
 from tests.support.running_daemon import RunningDaemon
+from tests.support.yard import NO_END as NO_END
 from tests.support.yard import QUESTIONS as QUESTIONS
 from tests.support.yard import YARD as YARD
 from tests.support.yard import YARD_SOURCE as YARD_SOURCE
@@ -66,12 +67,12 @@ def ask(client: openai.OpenAI, model: str, question: str, **over: Any) -> str:
 
 
 def endless(daemon: RunningDaemon, model: str, **over: Any) -> Any:
-    """A stream that goes on to the end of the context whatever the model would rather do."""
+    """A stream of the demo model that goes on to the end of its context, or of `max_tokens`."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": "What is modelyard?"}],
         "stream": True,
-        "temperature": 1.5,
+        "logit_bias": NO_END,
         "max_tokens": 1800,
         **over,
     }
@@ -111,9 +112,14 @@ def alive(process: psutil.Process) -> bool:
 
 
 def shared_memory() -> set[str]:
-    """Names in /dev/shm."""
+    """Names in /dev/shm that no living process has mapped: what one has left behind."""
     folder = Path("/dev/shm")
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    for pid in psutil.pids() if names else ():
+        with suppress(OSError):
+            mapped = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+            names = {name for name in names if f"/dev/shm/{name}" not in mapped}
+    return names
 
 
 def minilm() -> Path:
