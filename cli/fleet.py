@@ -101,6 +101,9 @@ def ttl(entry: Entry) -> str:
     """When it is stopped for idleness, in words."""
     if entry.get("pinned"):
         return "pinned"
+    kept = entry.get("keep_alive_seconds")
+    if kept is not None:
+        return "never" if kept < 0 else terminal.duration(kept)
     return terminal.duration(entry["ttl_seconds"]) if entry.get("ttl_seconds") else "never"
 
 

@@ -115,6 +115,8 @@ class ModelConfig(Section):
     """Further names clients may use."""
     ttl: Duration | None = None
     """Idle seconds before the instance is stopped; 0 means never; unset means the global `ttl`."""
+    ttl_max: Duration | None = None
+    """Longest that a request's `keep_alive` may ask for; 0 means any; unset means the global `ttl_max`."""
     pin: bool = False
     """Never stopped for another model and never for idleness."""
     preload: bool = False
@@ -425,6 +427,8 @@ class Settings(Section):
     ttl: Duration = 600.0
     """Idle seconds before an instance is stopped; 0 means never. Ollama's default is 5 minutes, but a
     person reading an answer needs longer."""
+    ttl_max: Duration = 0.0
+    """The longest that a request's `keep_alive` may ask a model to stay, idle, after it; 0 means any."""
     adopt_within: Duration | None = None
     """How long instances outlive a dead daemon; unset: 60 s as a service, 5 s in the foreground."""
     shutdown_grace: Duration = 10.0

@@ -325,6 +325,7 @@ class _Builder:
             options=options,
             adapter=adapter,
             ttl=self._settings.ttl if said.ttl is None else said.ttl,
+            ttl_max=self._settings.ttl_max if said.ttl_max is None else said.ttl_max,
             pin=said.pin,
             preload=said.preload,
             concurrency=said.concurrency,
@@ -411,7 +412,7 @@ def _endpoint_model(
         facts=settle_facts(model_id, name, served=one),
         ttl=0.0,
         # Nobody told us whether its streams end with `[DONE]`.
-        wire=Wire(one.id, frozenset({one.id}), sends_done=False),
+        wire=Wire(one.id, frozenset({one.id}), sends_done=False, own_keep_alive=True),
         endpoint=EndpointTarget(config.name, config.url, config.key_env),
         created=one.created,
     )

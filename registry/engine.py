@@ -167,6 +167,8 @@ class Wire:
     """Versioned paths it only has without `/v1` (vLLM: /v1/tokenize)."""
     abort_on_disconnect: bool = True
     """Closing the connection stops the generation; if False the answer is drained instead."""
+    own_keep_alive: bool = False
+    """A `keep_alive` in a request is meant for it: it decides itself what it keeps loaded."""
     first_byte_timeout: float | None = None
     """Seconds from the request's last byte to the answer's first; None: as the front's limits say."""
 

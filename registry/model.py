@@ -87,6 +87,8 @@ class Model:
     """The one that this model is with: an engine that serves one at a time starts an instance of its own."""
     ttl: float = 600.0
     """Idle seconds; 0 is never."""
+    ttl_max: float = 0.0
+    """Longest that a request's `keep_alive` may ask for; 0: any."""
     pin: bool = False
     preload: bool = False
     concurrency: int | None = None

@@ -65,6 +65,9 @@ class EndpointLease:
         self.generation = 0
         state.leases += 1
 
+    def keep(self, seconds: float) -> None:
+        """It stays as long as it likes."""
+
     def release(self, outcome: Outcome) -> None:
         """Give it back; the second call does nothing."""
         if not self._released:

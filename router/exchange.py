@@ -181,6 +181,8 @@ class Exchange(Tunnel):
             first, relay = outgoing.to_engine(
                 shared, head, planned, lease, face=self.face, size=size, request_id=request_id, own=own
             )
+            if planned.keep_alive is not None:
+                lease.keep(planned.keep_alive)
             limits, wire = shared.limits, planned.route.wire
             due = self.leased_at + (wire.first_byte_timeout or limits.first_byte_timeout)
             if limits.answer_timeout:

@@ -10,6 +10,7 @@ line:
     leaver     {"is": "returned", "model": m}         one of those leases came back
     leaver     {"is": "lease", "id": 7, "ask": {"model": m, "timeout": 30.0, …}}
     successor  {"is": "granted", "id": 7, "port": …, "key": …, "generation": …}, or "refused" with the refusal
+    leaver     {"is": "keep", "id": 7, "seconds": 300.0}   what the request asks for; -1: for ever
     leaver     {"is": "release", "id": 7, "outcome": "served"}, or {"is": "cancel", "id": 7}
 
 So there is one book of leases from `go` on, the successor's: what the leaver still serves counts there, and
@@ -22,6 +23,7 @@ from __future__ import annotations
 import array
 import asyncio
 import json
+import math
 import os
 import socket
 import subprocess
@@ -121,6 +123,11 @@ class RemoteLease:
         self.port: int = said["port"]
         self.key: str = said["key"]
         self.generation: int = said["generation"]
+
+    def keep(self, seconds: float) -> None:
+        """Its instance is the successor's, so that is told."""
+        if self._successor is not None:
+            self._successor.keep(self._number, seconds)
 
     def release(self, outcome: Outcome) -> None:
         """Give it back; the second call does nothing."""
@@ -234,6 +241,10 @@ class Successor:
                 self._line.say("cancel", id=number)
             raise
 
+    def keep(self, number: int, seconds: float) -> None:
+        """How long the instance of a lease of its book is to stay."""
+        self._line.say("keep", id=number, seconds=-1.0 if seconds == math.inf else seconds)
+
     def release(self, number: int, outcome: Outcome) -> None:
         """A lease of its book is over."""
         self._line.say("release", id=number, outcome=outcome.value)
@@ -329,6 +340,10 @@ class Predecessor:
                     work = self._lease(book, line, message)
                     number: int = message["id"]
                     self._asking[number] = spawn(work, name=f"lease for the leaver {number}")
+                case "keep":
+                    kept = self._leases.get(message["id"])
+                    if kept is not None:
+                        kept.keep(math.inf if message["seconds"] < 0 else message["seconds"])
                 case "release":
                     lease = self._leases.pop(message["id"], None)
                     if lease is not None:

@@ -11,6 +11,7 @@ from router.call_text import Shapes
 from router.echo import AnswerFilter, ModelEcho
 from router.edits import NO_EDITS
 from router.heads import RequestHead
+from router.keep_alive import MEMBER, seconds_of
 from router.ports import Directory, Holder, Refusal, Route
 from router.refused import RefusedError, bad_request
 from router.request import Asked, Bytes, read_json, read_multipart, rewritten
@@ -40,6 +41,8 @@ class Plan:
 
     tools: Shapes | None = None
     """The request's tools, where calls of them must be looked for in the answer's text."""
+    keep_alive: float | None = None
+    """Seconds that the model is to stay after it; None: it does not say."""
 
     def echo(self) -> AnswerFilter | None:
         """A filter that puts `name` and tool calls into the answer; None if the engine does it itself."""
@@ -134,7 +137,11 @@ def _fitted(route: Route, request: _Request, name: str) -> Plan:
     pieces = [request.body]
     told = None if asked.model == wire.served_name or asked.model in wire.accepted_names else wire.served_name
     edits = NO_EDITS if route.edits is None or not endpoint.needs else route.edits
-    strip, tools = wire.strip_fields, None
+    strip, tools, keep_alive = wire.strip_fields, None, None
+    if asked.keep_alive is not None and not wire.own_keep_alive and MEMBER not in edits.strip:
+        # Ours: engines refuse it, or ignore it with a line in the log for each request.
+        keep_alive = seconds_of(asked.keep_alive)
+        strip = (*strip, MEMBER)
     if wire.calls is not None and endpoint.path == "/v1/chat/completions":
         tools = tools_of(request.body)
         if tools is not None and wire.hides_tools:
@@ -145,7 +152,8 @@ def _fitted(route: Route, request: _Request, name: str) -> Plan:
     if path in wire.unversioned:
         path = path.removeprefix("/v1")
     streams = asked.stream and endpoint.streams
-    return Plan(route, path.encode() + request.head.query, pieces, streams, name, tools=tools)
+    target = path.encode() + request.head.query
+    return Plan(route, target, pieces, streams, name, tools=tools, keep_alive=keep_alive)
 
 
 def plan_tunnel(

@@ -129,6 +129,13 @@ class Lease(Protocol):
         """An operator takes the instance away: a request that is cut by that is not tried again."""
         ...
 
+    def keep(self, seconds: float) -> None:
+        """Let the instance stay so long (inf: for ever) after its last lease, if nobody says otherwise later.
+
+        What serves without being ours to stop takes no notice.
+        """
+        ...
+
     def release(self, outcome: Outcome) -> None:
         """Give it back. The second call does nothing."""
         ...

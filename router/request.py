@@ -1,5 +1,5 @@
-"""What a request's body asks for: `model` and `stream`, read once; everything else passes byte for byte.
-Pure.
+"""What a request's body asks for: `model`, `stream` and `keep_alive`, read once; everything else passes byte
+for byte. Pure.
 
 Nothing is built for the rest of the body: msgspec skips it in C. Where the engine must be told another name
 the value is spliced; nothing is serialised again.
@@ -51,11 +51,14 @@ class Asked:
     """Where the model's value lies in a multipart body, or where a model part may be put in."""
     boundary: bytes = b""
     """Set for multipart bodies."""
+    keep_alive: bytes | None = None
+    """The value of that member of a JSON body, as JSON."""
 
 
 class _Typed(msgspec.Struct):
     model: str | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    keep_alive: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _typed = msgspec.json.Decoder(_Typed).decode
@@ -69,7 +72,7 @@ _STRUCTURE = re.compile(rb'["\[\]{},]')
 
 
 def read_json(body: Bytes) -> Asked:
-    """`model` and `stream` of a JSON body.
+    """`model`, `stream` and `keep_alive` of a JSON body.
 
     Raises `RefusedError` (400) if it is no JSON object, if `model` is no string or stands there twice
     (escaped spellings of the key count: two parsers would not agree on which one is meant).
@@ -82,12 +85,15 @@ def read_json(body: Bytes) -> Asked:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _unreadable(body, error) from None
         model = typed.model
-        return Asked(
+        asked = Asked(
             None if model is msgspec.UNSET else model,
             typed.stream is not msgspec.UNSET and bytes(typed.stream) == b"true",
         )
+        if typed.keep_alive is not msgspec.UNSET:
+            asked.keep_alive = bytes(typed.keep_alive)
+        return asked
     entries = find_entries(body)
-    model_value, stream = None, False
+    model_value, stream, keep_alive = None, False, None
     for entry in entries:
         if entry.key == "model":
             if model_value is not None:
@@ -97,7 +103,10 @@ def read_json(body: Bytes) -> Asked:
             model_value = bytes(body[entry.value_start : entry.value_end])
         elif entry.key == "stream":
             stream = bytes(body[entry.value_start : entry.value_end]) == b"true"
-    return Asked(None if model_value is None else _string(model_value), stream, entries)
+        elif entry.key == "keep_alive":
+            keep_alive = bytes(body[entry.value_start : entry.value_end])
+    named = None if model_value is None else _string(model_value)
+    return Asked(named, stream, entries, keep_alive=keep_alive)
 
 
 def _names_model_once(body: bytes) -> bool:

@@ -377,6 +377,10 @@ class Supervisor:
         self.accounts.tell(instance.id, "failed", str(error))
         self.pool.fail(instance.id, error)
 
+    def rested(self, instance: Instance) -> None:
+        """It is idle, for another time than the reaper has reckoned with."""
+        self.reaper.look()
+
     def changed(self, instance: Instance) -> None:
         """Its state is another: decide anew, and tell those who watch."""
         if instance.state in (State.STOPPED, State.READY):

@@ -59,6 +59,8 @@ class Instance:
         """The leases that are out, oldest first, and when each was given."""
         self.pinned_by_hand: bool | None = None
         """What an operator said at run time; None leaves it to the configuration."""
+        self.kept: float | None = None
+        """Seconds that the last request which said so lets it stay, inf for ever; None leaves it to `ttl`."""
         self.holding = Holding()
         self.child: Child | None = None
         self.spec: LaunchSpec | None = None
@@ -140,6 +142,11 @@ class Instance:
         return self.model.pin if self.pinned_by_hand is None else self.pinned_by_hand
 
     @property
+    def stays(self) -> float:
+        """Seconds that it may be idle; inf: for ever."""
+        return self.kept if self.kept is not None else self.model.ttl or math.inf
+
+    @property
     def oldest_lease(self) -> float | None:
         """When the oldest lease that is out was given; None when none is."""
         return next(iter(self.held.values()), None)
@@ -217,6 +224,10 @@ class Instance:
         if self.state is State.STOPPING:
             self.post(Event.GRACE_OVER)
 
+    def keep(self, seconds: float) -> None:
+        """A request lets it stay so long after its last lease, as far as the operator does."""
+        self.kept = min(seconds, self.model.ttl_max or math.inf)
+
     def lease_returned(self) -> None:
         """A lease came back; the last one ends draining."""
         if self.leases < 1:
@@ -228,6 +239,8 @@ class Instance:
             self.idle_since = self._world.clock.now()
             if self.state is State.DRAINING:
                 self.post(Event.DRAINED)
+            elif self.kept is not None:
+                self._owner.rested(self)
 
     def measure(self) -> bool:
         """Look at what the tree holds: remember its peak, and reserve no less than it has taken.
@@ -319,6 +332,7 @@ class Instance:
         self.proved = False
         self.retry_at = None
         self.holding.peak = {}
+        self.kept = None
         self.course = Course()
         self._retries_port = self._retries_memory = False
         self._blamed = self._blamed_code = ""

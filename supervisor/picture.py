@@ -74,6 +74,6 @@ def idleness(instances: Iterable[Instance], pool: Pool, *, now: float) -> Iterat
             leases=instance.leases,
             waiting=pool.queue_length(instance.id),
             idle=now - instance.idle_since,
-            ttl=instance.model.ttl,
+            stays=instance.stays,
             pinned=instance.pinned,
         )

@@ -54,6 +54,12 @@ class InstanceLease:
     def __repr__(self) -> str:
         return f"<Lease {self._instance.id} port={self.port} released={self._released}>"
 
+    def keep(self, seconds: float) -> None:
+        """Let the instance stay so long (inf: for ever) after its last lease, if nobody says otherwise
+        later."""
+        if not self._released:
+            self._instance.keep(seconds)
+
     def release(self, outcome: Outcome) -> None:
         """Give it back; an outcome of `upstream_failed` also puts the instance in doubt."""
         if self._released:

@@ -15,6 +15,9 @@ from supervisor.ports import EventKind, Timer
 from supervisor.reaping import reap
 from supervisor.world import World
 
+ASK_AGAIN = 1.0
+"""Seconds until an engine that is to go at once, and is still at work, is asked again."""
+
 
 class Reaper:
     """Looks when something may have become idle for long enough, and no sooner."""
@@ -73,11 +76,13 @@ class Reaper:
             self._stop(instance)
             return
         if same and at_work:
-            # Not by our requests: ask again when it has had its ttl once more.
+            # Not by our requests: ask again when it has had its time once more.
             instance.idle_since = self._world.clock.now()
+            if instance.kept == 0:
+                instance.kept = ASK_AGAIN
         self.look()
 
     def _stop(self, instance: Instance) -> None:
-        data: dict[str, Any] = {"ttl": instance.model.ttl}
+        data: dict[str, Any] = {"ttl": instance.stays}
         self._emit(EventKind.REAPED, instance.id, **data)
         instance.stop()

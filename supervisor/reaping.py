@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,8 +20,8 @@ class Idleness:
     waiting: int
     idle: float
     """Seconds since it became ready or its last lease ended, whichever is later."""
-    ttl: float
-    """Seconds; 0 is never."""
+    stays: float
+    """Seconds that it may be idle: its `ttl`, or what a request asked for; inf: for ever."""
     pinned: bool
 
 
@@ -33,16 +34,19 @@ class Reaping:
 
 
 def reap(instances: Iterable[Idleness]) -> Reaping:
-    """Idle is true idleness: ready, no lease, nobody waiting, for `ttl` seconds. Starting is never
+    """Idle is true idleness: ready, no lease, nobody waiting, for as long as it stays. Starting is never
     idle."""
     stop: list[ModelId] = []
     look_again: float | None = None
     for one in instances:
-        if one.ttl <= 0 or one.pinned or one.state is not State.READY:
+        if one.stays == math.inf or one.pinned or one.state is not State.READY:
             continue
+        in_use = one.leases or one.waiting
+        if in_use and not one.stays:
+            continue  # whoever asked for that is followed by a look when the last lease is back
         # In use: look again no sooner than it could be idle for long enough. So nobody has to tell the
         # reaper of every lease that comes back.
-        left = one.ttl if one.leases or one.waiting else one.ttl - one.idle
+        left = one.stays if in_use else one.stays - one.idle
         if left <= 0:
             stop.append(one.model)
         elif look_again is None or left < look_again:

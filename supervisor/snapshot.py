@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
         retry_in_seconds=max(instance.retry_at - now, 0.0) if instance.retry_at is not None else None,
         last_failure=instance.last_failure,
         log=record.log if record is not None else instance.last_log,
+        keep_alive=-1.0 if instance.kept == math.inf else instance.kept,
     )
 
 

@@ -92,6 +92,8 @@ class InstanceView:
     last_failure: FailureView | None
     log: str | None
     """Path of the current log file."""
+    keep_alive: float | None = None
+    """Seconds that it stays, idle, because a request said so, instead of `ttl`; -1: for ever; None: `ttl`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,10 @@ class Owner(Protocol):
         """Starting failed: answer those who wait."""
         ...
 
+    def rested(self, instance: Instance) -> None:
+        """Its last lease came back, and a request had said how long it stays then."""
+        ...
+
     def changed(self, instance: Instance) -> None:
         """Its mailbox is empty and its state is another than before."""
         ...

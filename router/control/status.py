@@ -98,6 +98,9 @@ class ModelStatus(TypedDict):
     idle_seconds: float | None
     ttl_seconds: float
     """0: never stopped for idleness."""
+    keep_alive_seconds: float | None
+    """How long it stays instead, because a request said so: 0 goes with its last request, -1 stays for ever;
+    null: no request did."""
     pinned: bool
     memory: MemoryStatus
     crashes: int
@@ -254,6 +257,7 @@ def model_status(
         oldest_wait_seconds=0.0 if view is None else view.oldest_wait_seconds,
         idle_seconds=None if view is None else view.idle_seconds,
         ttl_seconds=model.ttl if view is None else view.ttl,
+        keep_alive_seconds=None if view is None else view.keep_alive,
         pinned=model.pin if view is None else view.pinned,
         memory=MemoryStatus(
             estimated_bytes=model.footprint.total or None,

@@ -57,6 +57,20 @@ def test_a_request_that_a_forced_unload_cuts_does_not_start_the_model_again(tmp_
         assert (daemon.model("a")["state"], daemon.model("a")["starts"]) == ("stopped", 1)
 
 
+def test_a_request_says_how_long_its_model_stays(tmp_path: Path) -> None:
+    models = {"a": scripted(), "b": {**scripted(), "ttl_max": "1s"}}
+    with RunningDaemon(tmp_path, {"models": models, "ttl": "10m"}) as daemon:
+        assert daemon.chat("a", keep_alive=-1).status_code == 200
+        assert (daemon.model("a")["state"], daemon.model("a")["keep_alive_seconds"]) == ("ready", -1)
+        assert daemon.chat("a", keep_alive="0").status_code == 200
+        eventually(lambda: daemon.model("a")["state"] == "stopped")
+        assert daemon.chat("b", keep_alive="2h").status_code == 200
+        assert daemon.model("b")["keep_alive_seconds"] == 1
+        eventually(lambda: daemon.model("b")["state"] == "stopped")
+        refused = daemon.chat("a", keep_alive="soon")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_keep_alive")
+
+
 def test_a_streaming_client_sees_comments_while_the_model_loads(tmp_path: Path) -> None:
     with RunningDaemon(tmp_path, {"models": {"a": scripted("--ready-after", "2.5")}}) as daemon:
         with daemon.stream("a") as answer:

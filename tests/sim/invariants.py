@@ -6,6 +6,7 @@ times, live trees and the memory they hold are kept anew, by model.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class Books:
     state: State = State.STOPPED
     full: float = 0.0
     turns: int = 0
+    kept: float | None = None
+    """Seconds that the last request which said so lets its tree stay."""
     closing: tuple[str, float] | None = None
     """Why it may be stopped with leases out, and from when they may be cut."""
 
@@ -199,6 +202,7 @@ class Watch:
     def ended(self, model: ModelId, late: float = 0.0) -> None:
         """It has no tree any more, or never had one; its GPUs' memory is back *late* seconds from now."""
         self.ends += 1
+        self.of(model).kept = None
         self.launching.pop(model, None)
         self.alive.pop(model, None)
         granted = self.granted.pop(model, {})
@@ -253,8 +257,9 @@ class Watch:
         instance, books = self._instances[model], self.of(model)
         if books.out or books.waiting or instance.state is not State.READY:
             raise ViolationError(f"I10: {instance} is reaped in use")
-        if self.clock.now() - instance.ready_at < instance.model.ttl - 0.001:
-            raise ViolationError(f"I10: {instance} is reaped before its ttl")
+        stays = books.kept if books.kept is not None else instance.model.ttl or math.inf
+        if self.clock.now() - max(instance.ready_at, instance.idle_since) < stays - 0.001:
+            raise ViolationError(f"I10: {instance} is reaped before its time")
 
     def _moved(self, model: ModelId, previous: State, state: State) -> None:
         books = self.of(model)

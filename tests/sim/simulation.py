@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -339,7 +340,16 @@ class Simulation:
             raise ViolationError(f"I3: a lease on a tree of {client.asked.model} that is gone")
         client.lease = lease
         self.leased.setdefault(client.asked.model, set()).add(client)
+        self._keeps(client.asked.model, lease)
         self.fake.clock.call_later(service, lambda: self._gives_back(client, outcome))
+
+    def _keeps(self, model: ModelId, lease: InstanceLease) -> None:
+        """Some requests say how long their model stays after them."""
+        dice = random.Random(f"{self.trace.seed} keep {self.fake.clock.now()}")
+        if dice.random() < 0.05:
+            seconds = dice.choice([0.0, 5.0, math.inf])
+            self.watch.of(model).kept = seconds
+            lease.keep(seconds)
 
     def _leaves(self, client: Client, cancel: Callable[[], None]) -> None:
         if client.lease is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,7 +84,7 @@ def idleness(**over: object) -> Idleness:
         "leases": 0,
         "waiting": 0,
         "idle": 700.0,
-        "ttl": 600.0,
+        "stays": 600.0,
         "pinned": False,
     }
     return Idleness(**(values | over))  # type: ignore[arg-type]  # a table row as keywords
@@ -93,13 +95,25 @@ def test_idle_for_its_ttl_is_stopped() -> None:
 
 
 def test_what_is_in_use_pinned_loading_or_eternal_is_not() -> None:
-    for over in ({"leases": 1}, {"waiting": 1}, {"pinned": True}, {"ttl": 0.0}, {"state": State.STARTING}):
+    for over in (
+        {"leases": 1},
+        {"waiting": 1},
+        {"pinned": True},
+        {"stays": math.inf},
+        {"state": State.STARTING},
+    ):
         assert reap([idleness(**over)]).stop == ()
 
 
 def test_it_looks_again_when_the_next_may_be_due() -> None:
-    found = reap([idleness(idle=100.0), idleness(idle=350.0), idleness(leases=2, ttl=900.0)])
+    found = reap([idleness(idle=100.0), idleness(idle=350.0), idleness(leases=2, stays=900.0)])
     assert found == Reaping((), 250.0)
+
+
+def test_one_that_goes_with_its_last_request_is_not_looked_at_before() -> None:
+    assert reap([idleness(stays=0.0, idle=0.0)]) == Reaping((ModelId("m"),), None)
+    for use in ({"leases": 1}, {"waiting": 1}):
+        assert reap([idleness(stays=0.0, idle=0.0, **use)]) == Reaping((), None)
 
 
 def test_the_pause_after_a_failed_start_doubles_up_to_its_limit() -> None:

@@ -47,6 +47,10 @@ class FakeLease:
     revoked: bool = False
     outcome: Outcome | None = None
     ended: list[Outcome] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
+
+    def keep(self, seconds: float) -> None:
+        self.kept.append(seconds)
 
     def release(self, outcome: Outcome) -> None:
         if self.outcome is None:

@@ -66,8 +66,9 @@ function tagsOf(model) {
 function idleOf(model) {
   if (model.idle_seconds === null) return ["–"];
   if (model.pinned) return [span(model.idle_seconds), "stays: pinned"];
-  if (model.ttl_seconds === 0) return [span(model.idle_seconds), "stays"];
-  return [span(model.idle_seconds), `stops in ${left(Math.max(0, model.ttl_seconds - model.idle_seconds))}`];
+  const stays = model.keep_alive_seconds ?? (model.ttl_seconds || -1);
+  if (stays < 0) return [span(model.idle_seconds), "stays"];
+  return [span(model.idle_seconds), `stops in ${left(Math.max(0, stays - model.idle_seconds))}`];
 }
 
 function numbersOf(model, now) {
