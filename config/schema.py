@@ -104,7 +104,8 @@ class ModelConfig(Section):
     """One entry under `models:`; the key is the id clients ask for."""
 
     source: str | None = None
-    """Hub id (`org/name`) or a directory with a checkpoint; with `cmd` it may be left out."""
+    """Hub id (`org/name`) or a directory with a checkpoint. Unset: what is found under the entry's own name,
+    or whatever the `cmd` serves."""
     engine: Literal["auto", "vllm", "vllm-mlx", "mlx-lm", "command"] = "auto"
     """Which server runs it; auto picks by this machine and the checkpoint."""
     args: tuple[Word, ...] = ()
@@ -218,8 +219,6 @@ class ModelConfig(Section):
         if self.engine == "command" and self.cmd is None:
             raise ValueError("engine: command needs a cmd, for example "
                              "'llama-server --port {port} -m {path}'")  # fmt: skip
-        if self.cmd is None and self.source is None:
-            raise ValueError("needs a source (hub id or directory) or a cmd")
         twice = self.adapters.keys() & self.variants.keys()
         if twice:
             raise ValueError(f"{min(twice)} names a variant and an adapter: choose another name for one")

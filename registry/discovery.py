@@ -166,15 +166,19 @@ def _configured(
     by_id: Mapping[str, Found],
     memory: CheckpointMemory,
 ) -> Candidate:
-    source = options.source
-    if source is None:
-        command = options.cmd if isinstance(options.cmd, str) else " ".join(options.cmd or ())
+    if options.source is None and options.cmd is not None:
+        command = options.cmd if isinstance(options.cmd, str) else " ".join(options.cmd)
         return Candidate(name, command, SourceKind.CONFIG, options=options)
+    source = options.source or name
     if source.startswith("/"):
         return _at_path(name, options, Path(source), memory.read)
     found = by_id.get(source) or repository(cache, source)
     if found is None:
-        return Candidate(name, source, SourceKind.CONFIG, options=options)
+        is_guess = options.source is None and "/" not in name
+        problem = f"no model called {name} was found: give it a source (hub id or directory) or a cmd"
+        return Candidate(
+            name, source, SourceKind.CONFIG, options=options, problem=problem if is_guess else None
+        )
     checkpoint = memory.read(found.path)
     return Candidate(
         name,

@@ -140,7 +140,6 @@ MISTAKES = [
     ("ttl: 10x", 1, "ttl: '10x' is not a duration: write 30, '30s', '5m' or '1h30m'"),
     ("models:\n  m: {source: a/b, engine: vlm}", 2, BAD_ENGINE),
     ("engines: {vlm: {}}", 1, BAD_NAME),
-    ("models:\n  m: {}", 2, "models.m: needs a source (hub id or directory) or a cmd"),
     ("models: {m: }", 1, "models.m: expected keys and values, found nothing"),
     (
         "models:\n  m:\n    source: x\n    args: [a, true]",

@@ -126,6 +126,19 @@ def test_an_entry_for_something_found_replaces_it_and_answers_to_its_name(world:
     assert catalog.models[ModelId("small")].ttl == 5
 
 
+def test_an_entry_without_a_source_is_about_what_is_found_under_its_name(world: World) -> None:
+    write_hub_model(world.hub, "Qwen/Qwen3-8B")
+    folder = write_checkpoint(world.demo / "yard")
+    catalog = world.catalog(
+        {"yard": {"ttl": 7}, "Qwen/Qwen3-8B": {"pin": True}, "yrad": {}, "org/absent": {}}
+    )
+    assert catalog.models[ModelId("yard")].path == folder
+    assert catalog.models[ModelId("yard")].ttl == 7
+    assert catalog.models[ModelId("Qwen/Qwen3-8B")].spec is not None
+    assert "give it a source" in str(catalog.models[ModelId("yrad")].problem)
+    assert "hf download org/absent" in str(catalog.models[ModelId("org/absent")].problem)
+
+
 def test_two_entries_for_one_checkpoint_are_two_models(world: World) -> None:
     write_hub_model(world.hub, "Qwen/Qwen3-8B")
     catalog = world.catalog(
