@@ -30,6 +30,8 @@ class Segments:
     gguf: str | None = None
     """The quantisation as llama.cpp writes it: `q4_k_m`."""
     is_gguf: bool = False
+    tag: str = ""
+    """What Ollama writes after the colon, when it is no quantisation: `8b`, `latest`."""
 
     @property
     def all(self) -> frozenset[str]:
@@ -67,7 +69,8 @@ def take_apart(name: str) -> Segments:
         gguf, base = found[1], base[: found.start()]
     words = _words(base)
     pieces = tuple(piece for word in words for piece in _split_version(word))
-    return Segments(org, words, pieces, gguf, is_gguf=is_gguf or gguf is not None or "gguf" in words)
+    is_gguf = is_gguf or gguf is not None or "gguf" in words
+    return Segments(org, words, pieces, gguf, is_gguf=is_gguf, tag=tag)
 
 
 def _locate(text: str) -> tuple[str, str, str]:

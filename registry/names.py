@@ -123,7 +123,7 @@ def parse_name(name: str, table: FamilyTable) -> NameFacts:
         if row
         else ()
     )
-    stage = _stage(segments.words, row)
+    stage = _stage(segments, row, table)
     sizes = _sizes(segments, written, row)
     capabilities = _capabilities(segments, has, stage, row=row, variants=variants, table=table)
     is_pooling = bool(capabilities and capabilities & _POOLING)
@@ -150,6 +150,7 @@ def parse_name(name: str, table: FamilyTable) -> NameFacts:
 # -- family and version ----------------------------------------------------------------------------
 
 _GENERATION = re.compile(r"[vkm]?([1-9]\d?(?:\.\d{1,2})?[a-z]?)")
+_YEAR = re.compile(r"20\d\d")
 _VERSION_WORD = re.compile(r"v(\d{1,2}(?:\.\d{1,2}){0,2})")
 
 
@@ -201,6 +202,8 @@ def _version(segments: Segments, found: _Match | None) -> str | None:
     """The generation, as in the family's name or right after it, else a word such as `v0.3`."""
     pieces = segments.pieces[found.start + 1 : found.end + 1] if found else ()
     said = next((number for piece in pieces if (number := _generation(piece)) is not None), None)
+    if found and said and _YEAR.fullmatch("".join(segments.pieces[found.end + 1 : found.end + 2])):
+        said = None  # command-r7b-12-2024: a month
     return said or next((m[1] for word in segments.words if (m := _VERSION_WORD.fullmatch(word))), None)
 
 
@@ -270,7 +273,15 @@ _PRETRAINED_BY = {"Google": "pt"}
 """Google's `-pt` is pre-trained; Baidu's is PyTorch."""
 
 
-def _stage(words: tuple[str, ...], row: Family | None) -> str | None:
+_REPUBLISH = frozenset(
+    {"mlx-community", "unsloth", "thebloke", "bartowski", "lmstudio-community", "casperhansen", "ggml-org"}
+    | {"neuralmagic", "redhatai", "nousresearch"}
+)
+"""Organisations that convert and quantise what others publish, under its name."""
+
+
+def _stage(segments: Segments, row: Family | None, table: FamilyTable) -> str | None:
+    words = segments.words
     negated = {word for before, word in pairwise(words) if before in ("non", "no")}
     said = {_STAGES[word] for word in words if word in _STAGES and word not in negated}
     if row is not None and _PRETRAINED_BY.get(row.provider or "") in words:
@@ -278,7 +289,11 @@ def _stage(words: tuple[str, ...], row: Family | None) -> str | None:
     for stage in ("reasoning", "instruct", "base"):
         if stage in said:
             return stage
-    return "base" if row is not None and row.bare_is_base else None
+    # Ollama's bare tags are the instructed models, and who tunes a base model need not say for what.
+    own = not segments.tag and (
+        not segments.org or segments.org in table.providers or segments.org in _REPUBLISH
+    )
+    return "base" if row is not None and row.bare_is_base and own else None
 
 
 # -- numbers ---------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def test_every_row_of_the_table_has_a_line(row: Family) -> None:
     [
         ("NousResearch/Hermes-3-Llama-3.1-8B", "3", "llama-3.1"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", None, "qwen"),
+        ("CohereLabs/c4ai-command-r7b-12-2024", None, None),
         ("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B", None, "qwen3"),
         ("Qwen/Qwen2.5-7B-Instruct", "2.5", None),
         ("mistralai/Mistral-7B-Instruct-v0.3", "0.3", None),

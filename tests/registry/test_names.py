@@ -142,7 +142,9 @@ def test_an_unknown_name_says_nothing() -> None:
         ("google/gemma-3-4b-pt", "base"),
         ("meta-llama/Llama-3.1-8B", "base"),
         ("Qwen/Qwen3-8B", None),
-        ("acme/llama-3-8b-italian", "base"),
+        ("mlx-community/Llama-3.2-1B-4bit", "base"),
+        ("acme/llama-3-8b-italian", None),
+        ("llama3.1:8b", None),
         ("allenai/Olmo-3-32B-Think", "reasoning"),
     ],
 )
