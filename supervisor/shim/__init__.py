@@ -28,7 +28,7 @@ What it guarantees on Linux
 - With nobody attached for `adopt_within` it ends the tree and itself. Exit status and last words are kept
   until they are collected, with nobody attached at most for `adopt_within`.
 - multiprocessing's resource tracker is killed last and only if it does not go by itself: it is what unlinks
-  the shared memory of its siblings.
+  the shared memory of its siblings. Where somebody has killed it before, that is unlinked by the shim.
 
 Elsewhere (macOS) there is neither subreaper nor parent-death signal: descendants are those `ps` shows in the
 engine's process group or below it, and a grandchild that left both is not found. That path cannot be run on

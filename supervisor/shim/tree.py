@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from supervisor.shim.blocks import blocks_of, unlink_unused
 from supervisor.shim.output import Output
 from supervisor.shim.processes import (
     LINUX,
@@ -61,6 +62,8 @@ class Tree:
         self._next_kill = 0.0
         self._pause = 0.02
         self._tracker_at: float | None = None
+        self._blocks: set[str] = set()
+        """Shared memory that its processes had when they were told to end."""
 
     # spawning
 
@@ -158,6 +161,8 @@ class Tree:
             except ChildProcessError:
                 if LINUX or not descendants(process_table(), os.getpid(), self.pid):
                     self.phase = self.EMPTY
+                    for name in unlink_unused(self._blocks):
+                        self.output.note(f"removed shared memory that nobody uses any more: {name}")
                 return
             if pid == 0:
                 return
@@ -208,8 +213,14 @@ class Tree:
     def _living(self) -> list[Process]:
         return descendants(process_table(), os.getpid(), self.pid)
 
+    def _note_blocks(self, living: list[Process]) -> None:
+        """To be called before they are signalled: afterwards nobody can say whose it was."""
+        for process in living:
+            self._blocks |= blocks_of(process.pid)
+
     def _signal_all(self, number: int) -> None:
         """The engine's group in one call, so that no fork slips through, then everybody outside of it."""
+        self._note_blocks(self._living())
         if not self.ended:  # not reaped: neither the pid nor the group's number can have been reused
             try:
                 os.killpg(self.pid, number)
@@ -232,6 +243,7 @@ class Tree:
                 self._tracker_at = now + TRACKER_GRACE
             if now >= self._tracker_at:
                 victims = trackers
+        self._note_blocks(victims)
         for process in victims:
             send_signal(process, signal.SIGKILL)
         self._pause = min(self._pause * 1.5, 1.0)  # somebody in the driver may stay unkillable for minutes

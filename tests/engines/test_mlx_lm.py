@@ -9,10 +9,13 @@ import concurrent.futures
 import json
 import os
 import signal
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -21,7 +24,7 @@ import yaml
 from config.places import engine_folder, engines_dir
 from config.vocabulary import EngineName
 from tests.support.eventually import eventually
-from tests.support.real_engines import NO_END, ask, sdk
+from tests.support.real_engines import NO_END, ask, load, said_by_engine, sdk
 from tests.support.running_daemon import ROOT, RunningDaemon
 
 ENGINES = engines_dir(os.environ)
@@ -111,17 +114,40 @@ def test_an_unknown_model_is_a_404_that_names_the_nearest(client: openai.OpenAI)
     assert YARD in caught.value.message
 
 
-def test_a_wrong_capability_is_refused_without_a_load(client: openai.OpenAI, daemon: RunningDaemon) -> None:
-    before = daemon.model(FOREMAN)["starts"]
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.embeddings.create(model=FOREMAN, input="hello")
-    assert caught.value.code == "capability_missing"
-    assert daemon.model(FOREMAN)["starts"] == before
+def test_what_it_has_answered_is_a_fact(daemon: RunningDaemon) -> None:
+    load(daemon, YARD)
+    chats = said_by_engine(daemon, YARD, "capabilities")
+    assert (chats["value"], chats["source"]) == (["generate"], "it answered /v1/chat/completions")
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 20_000}}
+ASKED = 200
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("embeddings", {"input": "hello"}),
+        ("chat/completions", {"messages": [{"role": "user", "content": [PICTURE]}]}),
+    ],
+)
+def test_what_it_cannot_do_is_refused_at_once_and_without_a_start(
+    tmp_path: Path, path: str, content: dict[str, Any]
+) -> None:
+    took = []
+    with daemon_in(tmp_path) as daemon, httpx.Client(base_url=f"{daemon.url}/v1/", timeout=20) as client:
+        for _ in range(ASKED):
+            began = time.perf_counter()
+            answer = client.post(path, json={"model": YARD, **content})
+            took.append(time.perf_counter() - began)
+            assert answer.json()["error"]["code"] == "capability_missing", answer.text
+        assert daemon.model(YARD)["starts"] == 0
+    median = statistics.median(took)
+    print(f"/v1/{path}: {ASKED} refusals, median {median * 1000:.2f} ms")
+    assert median < 0.005
 
 
 def test_a_request_without_a_model_goes_to_the_default(daemon: RunningDaemon) -> None:
-    import httpx
-
     body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
     answer = httpx.post(f"{daemon.url}/v1/chat/completions", json=body, timeout=60)
     assert answer.status_code == 200

@@ -32,6 +32,7 @@ from tests.support.real_engines import (
     load,
     minilm,
     real,
+    said_by_engine,
     sdk,
     shared_memory,
     tree,
@@ -76,6 +77,17 @@ def test_the_operators_context_is_the_engines(daemon: RunningDaemon) -> None:
     log = (daemon.folder / "state" / "logs" / f"{YARD}.log").read_text()
     assert "Using max model len 1024" in log
     assert "'dtype': 'bfloat16'" in log
+
+
+def test_what_it_says_of_itself_is_a_fact(daemon: RunningDaemon) -> None:
+    load(daemon, EMBEDDER)
+    context = said_by_engine(daemon, EMBEDDER, "context_length")
+    assert (context["value"], context["source"]) == (256, "/v1/models")
+    roles = said_by_engine(daemon, EMBEDDER, "capabilities")
+    assert (roles["value"], roles["source"]) == (["embed"], "/openapi.json")
+    load(daemon, YARD)
+    chats = said_by_engine(daemon, YARD, "capabilities")
+    assert (chats["value"], chats["source"]) == (["generate"], "/openapi.json")
 
 
 def test_its_own_port_wants_a_key(daemon: RunningDaemon) -> None:

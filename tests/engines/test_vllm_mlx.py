@@ -27,6 +27,7 @@ from tests.support.real_engines import (
     load,
     minilm,
     real,
+    said_by_engine,
     sdk,
     shared_memory,
     tree,
@@ -89,6 +90,12 @@ def test_completions_responses_and_messages_work(client: openai.OpenAI, daemon: 
 def test_an_alias_reaches_it_though_it_knows_one_name_only(client: openai.OpenAI) -> None:
     question, expected = next(iter(QUESTIONS.items()))
     assert ask(client, "gpt-4o-mini", question).strip() == expected.strip()
+
+
+def test_what_it_says_of_itself_is_a_fact(daemon: RunningDaemon) -> None:
+    load(daemon, YARD)
+    chats = said_by_engine(daemon, YARD, "capabilities")
+    assert (chats["value"], chats["source"]) == (["generate"], "/health model_type")
 
 
 def test_an_unknown_model_is_a_404_that_names_the_nearest(client: openai.OpenAI) -> None:
@@ -161,6 +168,8 @@ def test_an_embedder_is_served_without_a_chat_model(tmp_path: Path) -> None:
     with daemon_in(tmp_path, {"minilm": {"source": str(minilm()), "engine": "vllm-mlx"}}) as daemon:
         shown = load(daemon, "minilm")
         assert shown["capabilities"] == ["embed"]
+        embeds = said_by_engine(daemon, "minilm", "capabilities")
+        assert (embeds["value"], embeds["source"]) == (["embed"], "it answered /v1/embeddings")
         with sdk(daemon) as client:
             texts = ["a dog barks", "a puppy yelps", "corporate tax law"]
             found = client.embeddings.create(model="minilm", input=texts)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -292,10 +294,10 @@ def test_nonsense_on_the_socket_does_not_disturb_the_tree(folder: Path) -> None:
 
 SHARED_MEMORY = """
 import signal, time
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 block = shared_memory.SharedMemory(create=True, size=4096)
-print("shm", block.name, flush=True)
+print("shm", block.name, resource_tracker._resource_tracker._pid, flush=True)
 time.sleep(60)
 """
 
@@ -309,5 +311,24 @@ def test_a_killed_engine_leaks_no_shared_memory(folder: Path) -> None:
         child.stop(StopPolicy(grace_seconds=0.2))
         assert (await yard.ended(recorder)).signal == signal.SIGKILL
         assert not block.exists()
+
+    in_yard(folder, story)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_shared_memory_whose_tracker_was_killed_is_removed_unless_somebody_uses_it(
+    folder: Path, used: bool
+) -> None:
+    async def story(yard: Yard) -> None:
+        recorder, child = await yard.launch(command_spec([sys.executable, "-u", "-c", SHARED_MEMORY]))
+        await yard.said(child, "shm")
+        _, name, tracker = child.tail[-1].split()
+        os.kill(int(tracker), signal.SIGKILL)
+        block = Path("/dev/shm") / name
+        with block.open("r+b") as file, mmap.mmap(file.fileno(), 0) if used else nullcontext():
+            child.stop(StopPolicy(grace_seconds=0.2))
+            await yard.ended(recorder)
+            assert block.exists() == used
+        block.unlink(missing_ok=True)
 
     in_yard(folder, story)

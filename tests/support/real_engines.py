@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx
 import openai
@@ -21,6 +21,7 @@ import pytest
 from cli.installing import find_uv
 from config.places import engine_folder, engines_dir
 from config.vocabulary import EngineName
+from tests.support.eventually import eventually
 from tests.support.running_daemon import RunningDaemon
 from tests.support.yard import NO_END as NO_END
 from tests.support.yard import QUESTIONS as QUESTIONS
@@ -91,6 +92,18 @@ def load(daemon: RunningDaemon, model: str) -> dict[str, Any]:
     answer = httpx.post(f"{daemon.url}/api/models/{model}/load", timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     return daemon.model(model)
+
+
+def said_by_engine(daemon: RunningDaemon, model: str, fact: str) -> dict[str, Any]:
+    """A fact of *model* as `/api/models/{id}` shows it once its engine has been asked."""
+
+    def shown() -> dict[str, Any] | None:
+        found: dict[str, Any] = httpx.get(f"{daemon.url}/api/models/{model}", timeout=20).json()["facts"][
+            fact
+        ]
+        return found if found["rank"] == "engine" else None
+
+    return cast("dict[str, Any]", eventually(shown, within=20, what=f"the engine to say {fact} of {model}"))
 
 
 def tree(pid: int) -> dict[str, psutil.Process]:
