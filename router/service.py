@@ -112,20 +112,29 @@ class Heartbeat:
     """Pings the watchdog and keeps the status line fresh, by a timer of the event loop.
 
     The timer comes only when the loop goes round, and a ping is sent only after *summary*, which reads the
-    supervisor's state, has answered: a daemon that hangs, or whose state cannot be read any more, falls
-    silent and is restarted; its models are adopted. Without a manager that listens it does nothing.
+    supervisor's state, has answered, and while *is_served*: a daemon that hangs, whose state cannot be read
+    any more, or whose scheduler decides nothing, falls silent and is restarted; its models are adopted.
+    Without a manager that listens it does nothing.
     """
 
     def __init__(
-        self, notifier: Notifier, clock: Clock, *, watchdog: float | None, summary: Callable[[], str]
+        self,
+        notifier: Notifier,
+        clock: Clock,
+        *,
+        watchdog: float | None,
+        summary: Callable[[], str],
+        is_served: Callable[[], bool],
     ) -> None:
-        """*watchdog*: seconds within which the manager wants a ping; None: it wants none."""
+        """*watchdog*: seconds within which the manager wants a ping; None: it wants none. *is_served*: the
+        supervisor's mailboxes are."""
         self._notifier = notifier
         self._clock = clock
         self._watchdog = watchdog
         # Half of it, as sd_watchdog_enabled(3) advises: one ping may be late or lost.
         self._every = STATUS_SECONDS if watchdog is None else min(watchdog / 2, STATUS_SECONDS)
         self._summary = summary
+        self._is_served = is_served
         self._said = ""
         self._timer: Timer | None = None
         self._is_ill = False
@@ -150,8 +159,13 @@ class Heartbeat:
                 log.exception("heartbeat_withheld", error=repr(error))
             self._is_ill = True
             return
-        self._is_ill = False
-        if self._watchdog is not None:
+        served = self._is_served()
+        if not served:
+            summary = f"the scheduler has stopped deciding; {summary}"
+            if not self._is_ill:
+                log.error("heartbeat_withheld", error="the scheduler has stopped deciding")
+        self._is_ill = not served
+        if served and self._watchdog is not None:
             self._notifier.alive()
         if summary != self._said:
             self._said = summary

@@ -67,6 +67,7 @@ from supervisor.ports import EventKind, ExitReport, SupervisorEvent
 from supervisor.readiness import HttpReadiness
 from supervisor.shim_client import ShimLauncher, ShimSettings
 from supervisor.state_dir import StateDir
+from supervisor.storage import StorageWatch
 from supervisor.tasks import TaskScope
 from supervisor.world import World
 
@@ -141,6 +142,9 @@ class Daemon:
         holding = await before.prepared() if before is not None else {}
         self.state.sign()
         self.journal = await asyncio.to_thread(SqliteJournal, self.state.journal_file)
+        self.storage = StorageWatch(
+            (self.state.run_dir, self.state.log_dir), clock=self.clock, spawn=self.tasks.spawn
+        )
         self.supervisor = Supervisor(self._found.models.values(), self._world(), policy_of(settings))
         self.endpoints = Endpoints(
             settings.endpoints or (),
@@ -163,13 +167,20 @@ class Daemon:
         if before is not None:
             self.tasks.spawn(before.serve(self._book(), self.tasks.spawn), name="predecessor")
         self.endpoints.start()
+        self.storage.start()
         self.keys.start()
         self.lag = LoopLag(self.clock, self.metrics.lag)
         self.lag.start()
         self.rate.start()
         self._announce()
         self._warn_if_open()
-        self.heartbeat = Heartbeat(self._notifier, self.clock, watchdog=self._watchdog, summary=self._summary)
+        self.heartbeat = Heartbeat(
+            self._notifier,
+            self.clock,
+            watchdog=self._watchdog,
+            summary=self._summary,
+            is_served=lambda: self.supervisor.is_served,
+        )
         self.heartbeat.start()
         if self._watchdog is not None:
             # systemd ends a silent daemon by SIGABRT: the journal then shows where it hung.
@@ -224,6 +235,8 @@ class Daemon:
             diagnose=_diagnose,
             new_key=lambda: secrets.token_urlsafe(24),
             jitter=random.SystemRandom().random,
+            storage=lambda: self.storage.trouble,
+            fault=lambda error: log.error("scheduling_failed", exc_info=error),
         )
 
     async def _open(self) -> None:
@@ -451,6 +464,7 @@ class Daemon:
             self.lag.close()
             self.rate.close()
             self.keys.close()
+            self.storage.close()
             await self.endpoints.close()
             await self.live.close()
             await self.door.close()

@@ -262,6 +262,11 @@ class Supervisor:
         waiter.left = lambda: self.accounts.close(account, "gone")
         return waiter
 
+    @property
+    def is_served(self) -> bool:
+        """Asked between two turns of the loop: every mailbox is empty, and admission decides."""
+        return self.scheduler.is_served and not any(i.has_mail for i in self.instances.values())
+
     # -- what control does -------------------------------------------------------------------------
 
     def view(self) -> FleetView:

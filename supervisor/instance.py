@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from registry.engine import DeviceId, Diagnosis, LaunchSpec, ModelId
+from registry.engine import DeviceId, LaunchSpec, ModelId
 from registry.model import Model
 from supervisor.alarm import Alarm
 from supervisor.crashes import CrashMemory
 from supervisor.demand import Demand
 from supervisor.errors import ModelFailedError
-from supervisor.failures import blamed, failed_error, seen
+from supervisor.failures import Setbacks, failed_error, seen
 from supervisor.holding import Holding
 from supervisor.lifecycle import Command, Event, IllegalEventError, State, step
 from supervisor.milestone import own_words
@@ -37,7 +37,6 @@ from supervisor.ports import (
     SupervisorEvent,
 )
 from supervisor.progress import Course, stall_limit
-from supervisor.view import FailureView
 from supervisor.world import Owner, World
 
 KILL_MARGIN = 5.0
@@ -73,23 +72,19 @@ class Instance:
         self.starts = 0
         self.note = ""
         self.last_log: str | None = None
-        self.last_failure: FailureView | None = None
         self.retry_at: float | None = None
         self.proved = False
         """This incarnation has been ready once."""
         self.course = Course()
         self.crashes = CrashMemory(policy)
+        self.setbacks = Setbacks(policy)
         self._world = world
         self._policy = policy
         self._owner = owner
         self._mailbox: deque[Event] = deque()
         self._working = False
         self._port = 0
-        self._port_tries = 0
         self._adopted = False
-        self._retries_port = self._retries_memory = False
-        self._blamed = self._blamed_code = ""
-        self._report = ExitReport(code=None)
         self._check: Cancellable | None = None
         self._grace = Alarm(world.clock, self._grace_over)
         self._retry = Alarm(world.clock, self._retry_due)
@@ -142,6 +137,11 @@ class Instance:
         return self.model.pin if self.pinned_by_hand is None else self.pinned_by_hand
 
     @property
+    def has_mail(self) -> bool:
+        """Asked from outside: something that happened is still to be worked off, and nobody is at it."""
+        return bool(self._mailbox)
+
+    @property
     def stays(self) -> float:
         """Seconds that it may be idle; inf: for ever."""
         return self.kept if self.kept is not None else self.model.ttl or math.inf
@@ -154,12 +154,12 @@ class Instance:
     @property
     def restart_helps(self) -> bool:
         """Those who wait should go on waiting: it had served, or only its port or some memory was taken."""
-        return self.proved or self._retries_port or self._retries_memory
+        return self.proved or self.setbacks.retries
 
     def failure(self) -> ModelFailedError:
         """The error for a request that this instance's last failure concerns."""
         retry_in = None if self.retry_at is None else self.retry_at - self._world.clock.now()
-        return failed_error(self.id, self.state, self.last_failure, retry_in)
+        return failed_error(self.id, self.state, self.setbacks.last, retry_in)
 
     # -- what others tell it -----------------------------------------------------------------------
 
@@ -270,14 +270,14 @@ class Instance:
         if self._adopted:
             # A survivor that went before we could fetch it: a fresh start is as good as any.
             self.proved = True
-        self._report = ExitReport(code=None, tail=(reason,))
+        self.setbacks.report = ExitReport(code=None, tail=(reason,))
         self.post(Event.SPAWN_FAILED)
 
     def on_exited(self, report: ExitReport) -> None:
         """Its tree is empty."""
-        self._report = report
+        self.setbacks.report = report
         self._emit(EventKind.EXITED, code=report.code, signal=report.signal, lost=report.lost)
-        blamed = self.state is State.STOPPING and self._blamed
+        blamed = self.state is State.STOPPING and self.setbacks.blamed
         self.post(Event.EXITED_BLAMED if blamed else Event.EXITED)
 
     def on_progress(self, note: str) -> None:
@@ -289,7 +289,7 @@ class Instance:
     def on_not_ready(self, reason: str, code: str) -> None:
         """Its readiness check has given up."""
         self._check = None
-        self._blamed, self._blamed_code = reason, code
+        self.setbacks.blame(reason, code)
         self.post(Event.NOT_READY)
 
     # -- the mailbox -------------------------------------------------------------------------------
@@ -334,9 +334,7 @@ class Instance:
         self.holding.peak = {}
         self.kept = None
         self.course = Course()
-        self._retries_port = self._retries_memory = False
-        self._blamed = self._blamed_code = ""
-        self._report = ExitReport(code=None)
+        self.setbacks.begin()
         self._drain_grace = self._policy.drain_grace
         self.note = "adopting" if adopted else "starting"
 
@@ -369,7 +367,7 @@ class Instance:
                     self.spec.fingerprint, load_seconds=took, stages=self.course.reached
                 )
         self.crashes.half_open = False
-        self._port_tries = 0
+        self.setbacks.settle()
         self.holding.lacked = {}
         record = self.record
         self._emit(
@@ -394,7 +392,7 @@ class Instance:
         # What the check said is the cause: the exit that follows is our own doing. Said now, so that those
         # who wait need not wait for the tree to be gone as well.
         tail = self.child.tail if self.child is not None else ()
-        self._remember(self._diagnosis(ExitReport(code=None, tail=tail)))
+        self._remember(ExitReport(code=None, tail=tail))
 
     def _terminate(self) -> None:
         self.note = "stopping"
@@ -431,12 +429,12 @@ class Instance:
         self.child = None
 
     def _back_off(self) -> None:
-        if not self._blamed:
-            self._remember(self._diagnosis(self._report))
-        if self._retries_port or self._retries_memory:
+        if not self.setbacks.blamed:
+            self._remember(self.setbacks.report)
+        if self.setbacks.retries:
             self._arm_retry_in(0.0)
             return
-        self._port_tries = 0
+        self.setbacks.settle()
         self.holding.lacked = {}
         now = self._world.clock.now()
         pause = self.crashes.add(now, proved=self.proved, jitter=self._world.jitter())
@@ -445,23 +443,12 @@ class Instance:
         else:
             self._arm_retry_in(pause)
 
-    def _diagnosis(self, report: ExitReport) -> Diagnosis:
+    def _remember(self, report: ExitReport) -> None:
         found = self._world.diagnose(self.model, report)
-        if not self._blamed:
-            return found
-        return blamed(found, self._blamed, self._blamed_code, spoke=bool(report.tail))
-
-    def _remember(self, diagnosis: Diagnosis) -> None:
-        tries_left = self._port_tries < self._policy.port_retries
-        if diagnosis.code == "port_taken" and tries_left and not self.proved:
-            # A free port is a guess, and somebody else took it: another one at once, a few times.
-            self._port_tries += 1
-            self._retries_port = True
-        if diagnosis.code == "out_of_memory" and not self.proved and self.holding.wants_more():
-            # Once more, with more room: others are stopped for it, and what it takes then is learned.
-            self._retries_memory = True
-        self.last_failure = seen(diagnosis, at=self._world.clock.wall(), incarnation=self.incarnation)
-        self._emit(EventKind.FAILED, cause=diagnosis.cause, code=diagnosis.code)
+        cause = self.setbacks.cause(found, spoke=bool(report.tail))
+        failure = seen(cause, at=self._world.clock.wall(), incarnation=self.incarnation)
+        self.setbacks.remember(failure, self.holding, proved=self.proved)
+        self._emit(EventKind.FAILED, cause=cause.cause, code=cause.code)
 
     def _fail_waiters(self) -> None:
         if self.state is State.FAILED or not self.restart_helps:

@@ -53,7 +53,7 @@ class Scheduler:
         """To be started although nobody waits (preload)."""
         self.notes: Mapping[ModelId, str] = {}
         """What each model waits for, by the last round."""
-        self._considering = self._again = self._stopped = False
+        self._considering = self._again = self._stopped = self._is_ill = False
         self._timer: Timer | None = None
         self._due: float | None = None
         """When the timer must have come."""
@@ -67,7 +67,7 @@ class Scheduler:
         return not (self._again or self._considering or overdue)
 
     def consider(self) -> None:
-        """Let admission decide and do what it says, until it has nothing more to say."""
+        """Let admission decide and do what it says, until it has nothing more to say. Never raises."""
         self._again = True
         if self._considering or self._stopped:
             return
@@ -75,11 +75,14 @@ class Scheduler:
         try:
             while self._again:
                 self._round()
-        except BaseException:
-            # Still outstanding, and said to be by `is_served`; whoever had the news hears of the fault.
+            self._is_ill = False
+        except Exception as error:  # noqa: BLE001  whoever has the news has a request to serve or a lease to end
+            # Still outstanding, as `is_served` says, until a round succeeds.
             self._again = True
             self._arm(AGAIN_AFTER_A_FAULT)
-            raise
+            if not self._is_ill:
+                self._is_ill = True
+                self._world.fault(error)
         finally:
             self._considering = False
 

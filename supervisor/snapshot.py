@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from registry.engine import DeviceId
+from supervisor.hindrance import hindrance
 from supervisor.instance import Instance
 from supervisor.lifecycle import WITH_TREE, State
 from supervisor.progress import Estimate
@@ -61,7 +62,7 @@ def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
         crashes=instance.crashes.count(now),
         starts=instance.starts,
         retry_in_seconds=max(instance.retry_at - now, 0.0) if instance.retry_at is not None else None,
-        last_failure=instance.last_failure,
+        last_failure=instance.setbacks.last,
         log=record.log if record is not None else instance.last_log,
         keep_alive=-1.0 if instance.kept == math.inf else instance.kept,
     )
@@ -117,4 +118,13 @@ def fleet_view(supervisor: Supervisor) -> FleetView:
         devices=device_views(supervisor),
         waiting=supervisor.pool.waiting,
         stopping=supervisor.stopping,
+        hindrance=_hindrance(supervisor),
     )
+
+
+def _hindrance(supervisor: Supervisor) -> str:
+    world, scheduler = supervisor.world, supervisor.scheduler
+    if supervisor.is_served and any(i.state in WITH_TREE for i in supervisor.instances.values()):
+        return ""  # the usual case, without a picture of the whole fleet
+    free = {device: measured.free_bytes for device, measured in world.memory.usage().items()}
+    return hindrance(scheduler.picture(), free=free, storage=world.storage(), is_served=supervisor.is_served)

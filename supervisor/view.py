@@ -108,6 +108,9 @@ class FleetView:
     waiting: int
     stopping: bool
     """The daemon is shutting down."""
+    hindrance: str = ""
+    """Why no load could make progress; "" when some model serves, is on its way or could be started, and
+    where every model fails: they say themselves why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The ports, and three small functions that are not deterministic or not ours."""
+    """The ports, and small functions that are not deterministic or not ours."""
 
     clock: Clock
     launcher: Launcher
@@ -43,6 +43,10 @@ class World:
     """A fresh random API key for an engine that can demand one."""
     jitter: Callable[[], float]
     """A number in [0, 1)."""
+    storage: Callable[[], str]
+    """Why nothing can be written where trees need it; "" when all is well."""
+    fault: Callable[[Exception], None]
+    """Told of an error that is ours to mend, where nobody above could do anything about it."""
 
 
 class Owner(Protocol):

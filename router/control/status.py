@@ -189,7 +189,7 @@ def not_ready_because(fleet: FleetView, models: Mapping[ModelId, Model]) -> str:
         return f"no model can be served here; {first.id}: {first.problem}"
     if words <= {UNUSABLE, State.FAILED.value, State.BACKOFF.value}:
         return "every model fails to start: see last_error in /api/status"
-    return ""
+    return "" if ENDPOINT in words else fleet.hindrance
 
 
 def status(moment: Moment) -> Status:

@@ -158,6 +158,15 @@ def test_not_ready_when_no_engine_is_installed_names_the_remedy() -> None:
     assert "modelyard engine install mlx-lm" in answer.json()["error"]["message"]
 
 
+def test_not_ready_when_nothing_could_be_started_says_why(world: ControlWorld) -> None:
+    world.fleet.hindrance = "no model can be started: the disk is full"
+    answer = get(world, "/ready")
+    assert (answer.status, answer.code()) == (503, "not_ready")
+    assert answer.json()["error"]["message"] == "no model can be started: the disk is full"
+    world.add(endpoint_model("remote"))
+    assert get(world, "/ready").status == 200
+
+
 def test_an_endpoint_alone_makes_it_ready() -> None:
     world = ControlWorld()
     world.add(endpoint_model("remote"))

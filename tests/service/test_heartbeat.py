@@ -43,6 +43,11 @@ class Manager:
                 return found
 
 
+def always() -> bool:
+    """A scheduler that decides."""
+    return True
+
+
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
     made = Manager(tmp_path / "notify")
@@ -54,7 +59,7 @@ def test_the_watchdog_is_pinged_at_half_its_time_and_the_status_only_when_it_cha
     manager: Manager,
 ) -> None:
     clock, line = FakeClock(), ["1 ready"]
-    heartbeat = Heartbeat(manager.notifier, clock, watchdog=4.0, summary=lambda: line[0])
+    heartbeat = Heartbeat(manager.notifier, clock, watchdog=4.0, summary=lambda: line[0], is_served=always)
     heartbeat.start()
     assert manager.heard() == ["WATCHDOG=1", "STATUS=1 ready"]
     clock.advance(1.9)
@@ -71,7 +76,7 @@ def test_the_watchdog_is_pinged_at_half_its_time_and_the_status_only_when_it_cha
 
 def test_without_a_watchdog_only_the_status_is_kept_fresh(manager: Manager) -> None:
     clock, line = FakeClock(), ["a"]
-    heartbeat = Heartbeat(manager.notifier, clock, watchdog=None, summary=lambda: line[0])
+    heartbeat = Heartbeat(manager.notifier, clock, watchdog=None, summary=lambda: line[0], is_served=always)
     heartbeat.start()
     line[0] = "b"
     clock.advance(STATUS_SECONDS)
@@ -86,7 +91,7 @@ def test_a_state_that_cannot_be_read_silences_the_watchdog_until_it_can(manager:
             raise RuntimeError("the fleet is in two minds")
         return "fine"
 
-    heartbeat = Heartbeat(manager.notifier, clock, watchdog=2.0, summary=summary)
+    heartbeat = Heartbeat(manager.notifier, clock, watchdog=2.0, summary=summary, is_served=always)
     heartbeat.start()
     manager.heard()
     broken[0] = True
@@ -97,9 +102,26 @@ def test_a_state_that_cannot_be_read_silences_the_watchdog_until_it_can(manager:
     assert manager.heard() == ["WATCHDOG=1"]
 
 
+def test_a_scheduler_that_has_stopped_deciding_silences_the_watchdog_until_it_decides(
+    manager: Manager,
+) -> None:
+    clock, served = FakeClock(), [True]
+    heartbeat = Heartbeat(
+        manager.notifier, clock, watchdog=2.0, summary=lambda: "fine", is_served=lambda: served[0]
+    )
+    heartbeat.start()
+    assert manager.heard() == ["WATCHDOG=1", "STATUS=fine"]
+    served[0] = False
+    clock.advance(10)
+    assert manager.heard() == ["STATUS=the scheduler has stopped deciding; fine"]
+    served[0] = True
+    clock.advance(1)
+    assert manager.heard() == ["WATCHDOG=1", "STATUS=fine"]
+
+
 def test_a_loop_that_does_not_go_round_says_nothing(manager: Manager) -> None:
     clock = FakeClock()
-    Heartbeat(manager.notifier, clock, watchdog=1.0, summary=lambda: "x").start()
+    Heartbeat(manager.notifier, clock, watchdog=1.0, summary=lambda: "x", is_served=always).start()
     manager.heard()
     # Nobody fires timers: that is what a blocked loop looks like.
     assert clock.next_timer() == 0.5
@@ -108,7 +130,7 @@ def test_a_loop_that_does_not_go_round_says_nothing(manager: Manager) -> None:
 
 def test_nobody_listens_no_timer() -> None:
     clock = FakeClock()
-    Heartbeat(Notifier(None), clock, watchdog=1.0, summary=lambda: "x").start()
+    Heartbeat(Notifier(None), clock, watchdog=1.0, summary=lambda: "x", is_served=always).start()
     assert clock.next_timer() is None
 
 

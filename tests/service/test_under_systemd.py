@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,6 +86,71 @@ def test_a_daemon_that_hangs_falls_silent(tmp_path: Path, ear: Ear) -> None:
             eventually(lambda: len(ear.listen()) > before, within=0.5, what="a ping")
         process.resume()
         eventually(lambda: len(ear.listen()) > before)
+
+
+WEDGED = """
+import os, sys
+from supervisor import scheduler
+right = scheduler.decide
+def decide(picture, policy):
+    if os.path.exists(os.environ["WEDGE"]):
+        raise ZeroDivisionError("a bug of the scheduler's")
+    return right(picture, policy)
+scheduler.decide = decide
+from modelyard.__main__ import main
+sys.exit(main())
+"""
+"""A daemon whose scheduler stops deciding while a certain file is there."""
+
+
+@dataclass
+class DaemonThatCanBeWedged(RunningDaemon):
+    """Started by way of `WEDGED`."""
+
+    def program(self) -> list[str]:
+        """What stands before the command's name."""
+        return [sys.executable, "-c", WEDGED]
+
+
+def test_a_scheduler_that_stops_deciding_silences_the_watchdog_and_ready(tmp_path: Path, ear: Ear) -> None:
+    wedge = tmp_path / "wedge"
+    env = {"NOTIFY_SOCKET": str(ear.path), "WATCHDOG_USEC": "100000", "WEDGE": str(wedge)}
+    with DaemonThatCanBeWedged(tmp_path, {"models": {"a": scripted(), "b": scripted()}}, env=env) as daemon:
+        daemon.chat("a")
+        eventually(lambda: ear.listen().count("WATCHDOG=1") >= 2)
+        wedge.touch()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(daemon.chat, "b")
+            stopped = "STATUS=the scheduler has stopped deciding"
+            eventually(lambda: any(line.startswith(stopped) for line in ear.listen()))
+            refused = httpx.get(f"{daemon.url}/ready")
+            assert refused.status_code == 503
+            assert "the scheduler has stopped deciding" in refused.json()["error"]["message"]
+            assert httpx.get(f"{daemon.url}/health").status_code == 200  # its loop goes round
+            before = ear.listen().count("WATCHDOG=1")
+            with pytest.raises(AssertionError, match="a ping"):
+                eventually(lambda: ear.listen().count("WATCHDOG=1") > before, within=0.5, what="a ping")
+            wedge.unlink()
+            assert waiting.result(30).status_code == 200  # it was not lost
+        eventually(lambda: ear.listen().count("WATCHDOG=1") > before)
+        assert httpx.get(f"{daemon.url}/ready").status_code == 200
+    assert "a bug of the scheduler's" in daemon.log
+
+
+def test_a_state_directory_that_cannot_be_written_makes_it_not_ready(tmp_path: Path) -> None:
+    with RunningDaemon(tmp_path, {"models": {"a": scripted()}}) as daemon:
+        assert httpx.get(f"{daemon.url}/ready").status_code == 200
+        logs = tmp_path / "state" / "logs"
+        logs.rename(tmp_path / "aside")  # as root, permissions would not do
+
+        def said() -> str:
+            answer = httpx.get(f"{daemon.url}/ready")
+            return "" if answer.status_code == 200 else str(answer.json()["error"]["message"])
+
+        eventually(lambda: f"{logs} cannot be written" in said(), within=20)
+        assert daemon.status()["ready"] is False
+        (tmp_path / "aside").rename(logs)
+        eventually(lambda: said() == "", within=20)
 
 
 def test_engines_see_nothing_of_the_managers_variables(tmp_path: Path, ear: Ear) -> None:

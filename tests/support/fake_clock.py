@@ -58,6 +58,12 @@ class FakeClock:
                 assert fired < 100_000, "timers that re-arm themselves without end"
         self._now = end
 
+    def lose_timers(self, seconds: float) -> None:
+        """Move on and fire nothing: what was due in that time never comes."""
+        self._now += seconds
+        self._heap = [entry for entry in self._heap if entry[0] > self._now]
+        heapq.heapify(self._heap)
+
     def next_timer(self) -> float | None:
         """Seconds until the next timer; None when there is none."""
         while self._heap and self._heap[0][2].callback is None:

@@ -72,6 +72,7 @@ class FakeFleet:
         )
         self.waiting = 0
         self.stopping = False
+        self.hindrance = ""
         self.slow: set[str] = set()
         """Models whose load waits for `finish`."""
         self.fails: dict[str, SupervisorError] = {}
@@ -99,7 +100,9 @@ class FakeFleet:
     def view(self) -> FleetView:
         """The fleet now."""
         instances = tuple(view for _, view in sorted(self._views.items()))
-        return FleetView(self._clock.wall(), instances, self.devices, self.waiting, self.stopping)
+        return FleetView(
+            self._clock.wall(), instances, self.devices, self.waiting, self.stopping, self.hindrance
+        )
 
     def instance(self, model: ModelId) -> InstanceView | None:
         """One of it."""

@@ -127,6 +127,11 @@ def _diagnosis(tail: tuple[str, ...]) -> Diagnosis:
     return Diagnosis(said, code="out_of_memory" if "out of memory" in said else "engine_failed")
 
 
+def _raise(error: Exception) -> None:
+    """A fault of ours ends the test."""
+    raise error
+
+
 class FakeCheck:
     """A readiness check that can be called off."""
 
@@ -155,6 +160,10 @@ class FakeWorld:
         self.at_work: dict[ModelId, int | None] = {}
         """What engines that can be asked say they work at."""
         self.asked: list[ModelId] = []
+        self.trouble = ""
+        """Why nothing can be written."""
+        self.free: dict[DeviceId, int] = {}
+        """Bytes measured as free, where somebody measures."""
         self.ports_out: set[int] = set()
         self.spawns = 0
         self._next_port = 40000
@@ -176,6 +185,8 @@ class FakeWorld:
             diagnose=lambda model, report: _diagnosis(report.tail),
             new_key=lambda: "key",
             jitter=lambda: 0.0,
+            storage=lambda: self.trouble,
+            fault=_raise,
         )
 
     def log(self, line: str) -> None:
@@ -284,8 +295,8 @@ class FakeWorld:
         return self._devices
 
     def usage(self) -> Mapping[DeviceId, DeviceUsage]:
-        """Nothing is measured."""
-        return {}
+        """Only what `free` says."""
+        return {device: DeviceUsage(0, bytes_) for device, bytes_ in self.free.items()}
 
     def of_tree(self, record: ChildRecord) -> Mapping[DeviceId, int]:
         """What the script says it uses."""

@@ -72,6 +72,10 @@ class RunningDaemon:
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "TMPDIR")}
         return {**kept, "HOME": str(home), **self.env}
 
+    def program(self) -> list[str]:
+        """What stands before the command's name."""
+        return [sys.executable, "-m", "modelyard"]
+
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start it and return at once."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,7 @@ class RunningDaemon:
             "state_dir": str(self.folder / "state"),
         }
         config.write_text(yaml.safe_dump({**quiet, **self.settings}))
-        command = [sys.executable, "-m", "modelyard", "serve", "--config", str(config)]
+        command = [*self.program(), "serve", "--config", str(config)]
         with (self.folder / "daemon.log").open("ab") as out:
             self.process = subprocess.Popen(
                 [*command, "--listen", f"127.0.0.1:{self.port}"],
