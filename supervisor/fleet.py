@@ -15,6 +15,7 @@ from registry.model import Model
 from supervisor import snapshot
 from supervisor.accounts import Accounts
 from supervisor.admission import can_never_fit
+from supervisor.comeback import comes_back_in
 from supervisor.departure import Holds
 from supervisor.errors import ModelFailedError, StoppingError, SupervisorError
 from supervisor.forecast import Forecast
@@ -331,10 +332,13 @@ class Supervisor:
     # -- pictures and texts ------------------------------------------------------------------------
 
     def ready_in(self, model: ModelId) -> float | None:
-        """Seconds until it is likely to be ready; None if it is not starting, or never has been."""
+        """Seconds until it is likely to be ready; None where only a guess could be made."""
         instance = self.instances.get(model)
-        progress = None if instance is None else snapshot.progress_of(self, instance)
-        return None if progress is None else progress.left
+        if instance is None:
+            return None
+        outlook = snapshot.outlook(self, instance)
+        known = outlook.estimate is not None or self.forecast.load_seconds(instance.model) is not None
+        return comes_back_in(outlook) if known else None
 
     def phase(self, model: ModelId) -> str:
         """What it is doing, or what those who ask for it wait for, for people."""
@@ -405,12 +409,8 @@ class Supervisor:
         self.scheduler.consider()
 
     def comes_back_in(self, model: ModelId) -> float:
-        """Seconds until it is likely to be up, by what its starts took; no less than one."""
-        instance = self.instances[model]
-        seconds = self.forecast.guessed_load_seconds(instance.model)
-        if instance.state is State.STARTING:
-            seconds -= self.world.clock.now() - instance.started_at
-        return max(seconds, 1.0)
+        """See `supervisor.comeback`."""
+        return comes_back_in(snapshot.outlook(self, self.instances[model]))
 
     def doubted(self, instance: Instance, generation: int) -> None:
         """A request failed on that incarnation: prove it again before anybody else is sent there."""

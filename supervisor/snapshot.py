@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from registry.engine import DeviceId
+from supervisor.comeback import Outlook
 from supervisor.hindrance import hindrance
 from supervisor.instance import Instance
 from supervisor.lifecycle import WITH_TREE, State
@@ -24,6 +25,30 @@ def progress_of(supervisor: Supervisor, instance: Instance) -> Estimate | None:
     world = supervisor.world
     learned = world.journal.learned(instance.spec.fingerprint)
     return instance.course.estimate(world.clock.now() - instance.started_at, learned)
+
+
+def outlook(supervisor: Supervisor, instance: Instance) -> Outlook:
+    """How a model stands for somebody who is sent away from it."""
+    now, pool, forecast = supervisor.world.clock.now(), supervisor.pool, supervisor.forecast
+    starting = instance.state is State.STARTING
+    since = pool.oldest_wait(instance.id)
+    ahead = [
+        forecast.guessed_load_seconds(other.model)
+        for other in supervisor.instances.values()
+        if other is not instance
+        and other.state is State.STOPPED
+        and pool.queue_length(other.id)
+        and pool.oldest_wait(other.id) >= since
+    ]
+    return Outlook(
+        state=instance.state,
+        load_seconds=forecast.guessed_load_seconds(instance.model),
+        elapsed=now - instance.started_at if starting else 0.0,
+        estimate=progress_of(supervisor, instance),
+        retry_in=None if instance.retry_at is None else instance.retry_at - now,
+        before=sum(ahead) / supervisor.policy.max_parallel_starts,
+        rate=instance.demand.rate(now, instance.given),
+    )
 
 
 def instance_view(supervisor: Supervisor, instance: Instance) -> InstanceView:
