@@ -75,6 +75,11 @@ test-engines: $(VENV)/.installed-dev engine-for-tests ## ring 5 with vLLM, vllm-
 engine-for-tests: $(VENV)/.installed-dev
 	@$(BIN)/modelyard engine path mlx-lm >/dev/null 2>&1 || $(BIN)/modelyard engine install mlx-lm
 
+.PHONY: fuzz
+fuzz: .venv-fuzz/.installed ## fuzz what the front reads and the control API, SECONDS=60 each; keeps what is new
+	.venv-fuzz/bin/python -m tests.fuzz.campaign --seconds $(or $(SECONDS),60) $(TARGETS)
+	.venv-fuzz/bin/python -m tests.fuzz.control_api --seconds $(or $(SECONDS),60)
+
 .PHONY: check
 check: lint type imports fresh wheel-test ## everything that is no test run: style, types, layers, generated files, wheel
 
@@ -172,3 +177,8 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-dev: pyproject.toml
 	$(call into_venv,-e . --group dev)
 	@touch $(VENV)/.installed
+
+.venv-fuzz/.installed: VENV := .venv-fuzz
+.venv-fuzz/.installed: BIN := .venv-fuzz/bin
+.venv-fuzz/.installed: pyproject.toml
+	$(call into_venv,-e . --group dev --group fuzz)

@@ -15,6 +15,7 @@ from typing import cast
 import msgspec
 
 from router.edits import NO_EDITS, Edits
+from router.multipart import read_form, spliced
 from router.ports import Bytes as Bytes
 from router.ports import Refusal
 from router.refused import RefusedError, bad_request
@@ -48,7 +49,7 @@ class Asked:
     entries: tuple[Entry, ...] | None = None
     """Top-level members with offsets, where they had to be found already."""
     multipart: tuple[int, int] | None = None
-    """Where the model's value lies in a multipart body, or where a model part may be put in."""
+    """Where the model's name lies in a multipart body; None if it names none."""
     boundary: bytes = b""
     """Set for multipart bodies."""
     keep_alive: bytes | None = None
@@ -107,6 +108,12 @@ def read_json(body: Bytes) -> Asked:
             keep_alive = bytes(body[entry.value_start : entry.value_end])
     named = None if model_value is None else _string(model_value)
     return Asked(named, stream, entries, keep_alive=keep_alive)
+
+
+def read_multipart(body: Bytes, content_type: bytes) -> Asked:
+    """The same of a form. Raises `RefusedError`."""
+    form = read_form(body, content_type)
+    return Asked(form.model, form.stream, multipart=form.model_at, boundary=form.boundary)
 
 
 def _names_model_once(body: bytes) -> bool:
@@ -223,7 +230,7 @@ def rewritten(
     """*body* as pieces, with `model` set to *model* (None: as it is) and, if it is JSON, the members named in
     *strip* left out and *edits* made."""
     if asked.boundary:
-        return [body] if model is None else _multipart_spliced(body, asked, model)
+        return [body] if model is None else spliced(body, asked.boundary, asked.multipart, model)
     gone = edits.strip.union(strip)
     if gone and asked.entries is None and not _may_have(body, gone):
         gone = frozenset()
@@ -290,73 +297,3 @@ def _removals(entries: tuple[Entry, ...], strip: frozenset[str]) -> list[tuple[i
             edits = [edit for edit in edits if edit[0] < last_kept_end]
             edits.append((last_kept_end, entry.value_end, b""))
     return edits
-
-
-# -- multipart -------------------------------------------------------------------------------------
-
-_BOUNDARY = re.compile(
-    rb'multipart/form-data\b.*;\s*boundary=(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))',
-    re.IGNORECASE | re.DOTALL,
-)
-_FIELD_NAME = re.compile(
-    rb'content-disposition[ \t]*:[ \t]*form-data\b[^\r\n]*?;[ \t]*name="([^"\r\n]*)"', re.IGNORECASE
-)
-_PARTS_LIMIT = 256
-_PART_HEAD_LIMIT = 8192
-
-
-def read_multipart(body: Bytes, content_type: bytes) -> Asked:
-    """The `model` and `stream` fields of a multipart/form-data body, wherever they stand. Raises
-    `RefusedError`."""
-    found = _BOUNDARY.search(content_type)
-    if found is None:
-        raise RefusedError(bad_request("Content-Type must be multipart/form-data with a boundary"))
-    boundary = found[1] or found[2]
-    # Views have no `find`; they always begin with their buffer.
-    data = body if isinstance(body, bytes) else cast("bytearray", body.obj)
-    size = len(body)
-    delimiter = b"\r\n--" + boundary
-    asked = Asked(None, False, boundary=boundary)
-    if data[: len(delimiter) - 2] != delimiter[2:]:
-        raise RefusedError(
-            bad_request("the multipart body does not begin with its boundary", code="invalid_multipart")
-        )
-    pos = len(delimiter) - 2
-    for _ in range(_PARTS_LIMIT):
-        if data[pos : pos + 2] == b"--":
-            return asked
-        if data[pos : pos + 2] != b"\r\n":
-            break
-        head_end = data.find(b"\r\n\r\n", pos, min(pos + _PART_HEAD_LIMIT, size))
-        end = data.find(delimiter, head_end + 2, size) if head_end >= 0 else -1
-        if end < 0:
-            break
-        _note_part(asked, data, (pos, head_end, end))
-        pos = end + len(delimiter)
-    raise RefusedError(bad_request("the multipart body is malformed", code="invalid_multipart"))
-
-
-def _note_part(asked: Asked, data: bytes | bytearray, part: tuple[int, int, int]) -> None:
-    start, head_end, end = part
-    name = _FIELD_NAME.search(data, start, head_end + 2)
-    if name is None or end - head_end > 4096:
-        return
-    value = bytes(data[head_end + 4 : end])
-    if name[1] == b"model":
-        if asked.model is not None:
-            raise RefusedError(
-                bad_request("the body has more than one `model`", code="duplicate_model", param="model")
-            )
-        asked.model = value.decode("utf-8", "replace")
-        asked.multipart = (head_end + 4, end)
-    elif name[1] == b"stream":
-        asked.stream = value.strip().lower() in (b"true", b"1")
-
-
-def _multipart_spliced(body: Bytes, asked: Asked, model: str) -> list[Bytes]:
-    value = model.encode()
-    if asked.multipart is not None:
-        start, end = asked.multipart
-        return [body[:start], value, body[end:]]
-    part = b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (asked.boundary, value)
-    return [part, body]

@@ -66,9 +66,7 @@ class Login:
         """Take the form's `key` and go on to the status page with a session, or show the form again."""
         if not self._auth.on:
             raise web.HTTPSeeOther(AFTER)
-        raw = await request.content.read(FORM_BYTES)
-        shown = parse_qs(raw.decode("utf-8", "replace"), max_num_fields=8).get("key", [""])[0]
-        verdict = self._auth.log_in(shown)
+        verdict = self._auth.log_in(_key_in(await request.content.read(FORM_BYTES)))
         client = caller_of(request).client
         if isinstance(verdict, Refusal):
             log.warning("login_refused", client=client, code=verdict.code)
@@ -123,6 +121,14 @@ def _came_by_tls(request: web.Request) -> bool:
     """The browser spoke TLS, which a proxy took off: its own word, which only it would suffer from."""
     origin = request.headers.get("Origin", "")
     return origin.startswith("https://") or request.headers.get("X-Forwarded-Proto", "") == "https"
+
+
+def _key_in(form: bytes) -> str:
+    """The form's `key`; empty where it has none, or is not ours."""
+    try:
+        return parse_qs(form.decode("utf-8", "replace"), max_num_fields=8).get("key", [""])[0]
+    except ValueError:
+        return ""
 
 
 def _form(refusal: Refusal | None = None) -> web.Response:

@@ -37,6 +37,10 @@ def _answer(what: str, kind: str = _JSON, shape: str = "") -> dict[str, Any]:
     return {"description": what, "content": {kind: inside}}
 
 
+def _sent_on(what: str) -> dict[str, Any]:
+    return {"description": what, "headers": {"Location": {"schema": {"type": "string"}}}}
+
+
 def _refusal(what: str) -> dict[str, Any]:
     return {"description": what, "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
 
@@ -59,6 +63,7 @@ _REQUEST_ID: Final = {
     "schema": {"type": "string"},
     "description": "The `X-Request-Id` of a request's answer.",
 }
+_LOGIN: Final = {"type": "object", "required": ["key"], "properties": {"key": {"type": "string"}}}
 _WAIT: Final = _query("wait", "boolean", "0: answer 202 at once. Default 1.")
 
 
@@ -182,10 +187,23 @@ def _paths() -> dict[str, Any]:
             *("prompt", "model", "system", "images", "raw", "stream", "max_tokens", "temperature"),
         ),
         "/login": {
-            **_get("The form to log in with a key, for browsers.", kind="text/html"),
-            "post": {"summary": "Log in: a form's `key`.", "responses": {"303": _answer("The status page.")}},
+            **_get(
+                "The form to log in with a key, for browsers.",
+                kind="text/html",
+                _302=_sent_on("Nobody needs to: to the status page."),
+            ),
+            "post": {
+                "summary": "Log in.",
+                "requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": _LOGIN}}},
+                "responses": {
+                    "303": _sent_on("To the status page."),
+                    "401": _answer("It is no key: the form again.", "text/html"),
+                },
+            },
         },
-        "/logout": {"post": {"summary": "Forget the session.", "responses": {"303": _answer("The form.")}}},
+        "/logout": {
+            "post": {"summary": "Forget the session.", "responses": {"303": _sent_on("To the form.")}}
+        },
         "/api/session": _get("Whether keys are on, whose request this is, and its scope."),
         "/api/keys": _get("The keys in force and what each has used; neither keys nor hashes."),
         "/openapi.json": _get("This document."),
