@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from router.logs import Format, LineSink
 from router.ports import RequestRecord
@@ -68,17 +69,35 @@ def console_line(record: RequestRecord, stamp: str) -> str:
     return f"{line} {record.request_id}\n"
 
 
+def _is_plain(path: str, model: str) -> bool:
+    """Both are written as they are. Requests name the same few things again and again."""
+    if (path, model) in _PLAIN:
+        return True
+    if _plain(path.partition("?")[0]) != path or _plain(model) != model:
+        return False
+    if len(_PLAIN) >= _MOST_PLAIN:
+        _PLAIN.clear()
+    _PLAIN.add((path, model))
+    return True
+
+
+_PLAIN: set[tuple[str, str]] = set()
+_MOST_PLAIN = 256
+"""Each of at most twice `LONGEST_TEXT` characters."""
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
-def _rounded(record: RequestRecord, stamp: str) -> None:
-    """Make *record* what a program reads: seconds to the microsecond, nothing unprintable."""
+def _for_programs(record: RequestRecord, stamp: str) -> RequestRecord:
+    """*record* as a program reads it: seconds to the microsecond, nothing unprintable."""
+    if not _is_plain(record.path, record.model):
+        # A copy: whoever counts goes by what was asked.
+        record = replace(record, path=_path(record), model=_plain(record.model))
     record.time = stamp
-    record.waited = round(record.waited, 6)
+    if record.waited:
+        record.waited = round(record.waited, 6)
     record.first_byte = round(record.first_byte, 6)
     record.total = round(record.total, 6)
-    record.path = _path(record)
-    record.model = _plain(record.model)
+    return record
 
 
 class AccessLog:
@@ -91,10 +110,7 @@ class AccessLog:
         self._to_parts = time.gmtime if style == "json" else time.localtime
         self._clock = clock
         self._records: list[RequestRecord] = []
-        self._lines: list[str] = []
         self._timer: Timer | None = None
-        self._second = -1
-        self._stamp = ""
 
     def __call__(self, record: RequestRecord) -> None:
         """Note a finished request; its line is written within `FLUSH_SECONDS`.
@@ -103,17 +119,9 @@ class AccessLog:
         """
         if record.outcome == "control" and record.status < 400 and record.method in ("GET", "HEAD"):
             return
-        second = int(self._clock.wall())
-        if second != self._second:
-            # strftime is the dearest part of a line; a second has thousands of them.
-            self._second = second
-            self._stamp = time.strftime(self._stamp_format, self._to_parts(second))
-        if self._json:
-            _rounded(record, self._stamp)
-            self._records.append(record)
-        else:
-            self._lines.append(console_line(record, self._stamp))
-        if len(self._lines) + len(self._records) >= FLUSH_LINES:
+        records = self._records
+        records.append(record)
+        if len(records) >= FLUSH_LINES:
             self.flush()
         elif self._timer is None:
             self._timer = self._clock.call_later(FLUSH_SECONDS, self.flush)
@@ -123,9 +131,11 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._records:
-            self._write(_encode_lines(self._records).decode())
-            self._records.clear()
-        if self._lines:
-            self._write("".join(self._lines))
-            self._lines.clear()
+        records, self._records = self._records, []
+        if not records:
+            return
+        stamp = time.strftime(self._stamp_format, self._to_parts(self._clock.wall()))
+        if self._json:
+            self._write(_encode_lines([_for_programs(record, stamp) for record in records]).decode())
+        else:
+            self._write("".join([console_line(record, stamp) for record in records]))

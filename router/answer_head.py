@@ -29,7 +29,7 @@ class AnswerHead:
 
     __slots__ = (
         "chunked", "complete", "content_type", "fault", "fields", "is_events", "is_json", "keep_alive",
-        "kept", "length", "minor", "named", "status", "varies",
+        "kept", "length", "minor", "named", "opening", "plain", "status", "varies",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -39,6 +39,10 @@ class AnswerHead:
         """Field lines that may go to the client."""
         self.fields = b""
         """The same, joined."""
+        self.opening = b""
+        """The status line, and `fields`."""
+        self.plain = False
+        """Its body passes as it is, if nobody wants anything of it: a success, of known end."""
         self.length: int | None = None
         """Content-Length of the answer that was parsed; `HeadCache` tells that of the one at hand."""
         self.chunked = False
@@ -87,6 +91,7 @@ def parse_engine_head(data: bytes) -> AnswerHead:
     if b"ccess-control-" in head.fields.lower():
         head.kept = [line for line in head.kept if line[:15].lower() != b"access-control-"]
         head.fields = b"".join(head.kept)
+        head.opening = status_line(head.status) + head.fields
     return head
 
 
@@ -123,4 +128,6 @@ def parse_answer_head(data: bytes) -> AnswerHead:
     head.fields = b"".join(head.kept)
     head.is_events = head.content_type.startswith(b"text/event-stream")
     head.is_json = head.content_type.startswith(b"application/json")
+    head.opening = status_line(head.status) + head.fields
+    head.plain = 200 <= head.status < 300 and head.status != 204 and (head.chunked or head.length is not None)
     return head

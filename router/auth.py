@@ -1,8 +1,9 @@
 """Who may come in: the front's `Authorizer`, and what the control app asks about keys and sessions.
 
-Off (no keys), everybody who reaches the port is let in, and a call costs one attribute. On, a field that was
-seen before costs one SHA-256 and a lookup, under 2 us. What was seen is remembered by that hash, never as it
-is, and in the `Keyring` itself: keys that change are a new ring, which remembers nothing.
+Off (no keys), everybody who reaches the port is let in, and a call costs one attribute. On, a head that was
+seen before carries what its key was found to be; a field in a new head costs one SHA-256 and a lookup. Fields
+are remembered by that hash, never as they are, and in the `Keyring` itself: keys that change are a new ring,
+which remembers nothing and believes no head.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from router.keys import (
     LOG_IN,
@@ -28,7 +29,7 @@ from router.keys import (
     need_of,
     shown_key,
 )
-from router.ports import Holder, Refusal
+from router.ports import Asking, Holder, Refusal
 from router.sessions import Sessions
 
 NOTHING: Final = Need.NOTHING
@@ -48,6 +49,14 @@ class KeyView:
     source: str
     in_flight: int
     last_used_at: float | None
+
+
+class _Known(NamedTuple):
+    """What a head shows and asks for; good for as long as the ring is in force."""
+
+    ring: Keyring
+    grant: Grant
+    need: Need
 
 
 class Auth:
@@ -95,11 +104,15 @@ class Auth:
             name for name, was in old.items() if name not in ring.grants or ring.grants[name].key != was.key
         )
 
-    def __call__(self, headers: Mapping[bytes, bytes], path: str) -> Holder | Refusal | None:
+    def __call__(self, head: Asking) -> Holder | Refusal | None:
         """See `router.ports.Authorizer`."""
         ring = self._ring
         if ring is None:
             return None
+        known = head.known
+        if known is not None and type(known) is _Known and known.ring is ring:
+            return known.grant.enter(known.need, self._wall())
+        headers, path = head.headers, head.path
         need = NEEDS.get(path)
         if need is None:
             need = need_of(path)
@@ -109,6 +122,7 @@ class Auth:
         if field is not None:
             grant = ring.seen.get(sha256(field).digest())
             if grant is not None:
+                head.known = _Known(ring, grant, need)
                 return grant.enter(need, self._wall())
         shown = shown_key(headers)
         if shown is None:

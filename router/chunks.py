@@ -15,6 +15,23 @@ _TRAILERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*
 
 LAST_CHUNK = b"0\r\n\r\n"
 
+_LISTED = 2048
+"""Bytes: nearly every event of a stream of tokens is shorter."""
+
+
+def _line_of(whole: int) -> bytes:
+    """The size line of the one chunk that is *whole* bytes long, framing included, and written in the usual
+    way; something that no chunk of that length begins with where there is none."""
+    for digits in range(1, 5):
+        size = whole - digits - 4
+        if size > 0 and len(b"%x" % size) == digits:
+            return b"%x\r\n" % size
+    return b"\r" * (whole + 1)
+
+
+SIZE_LINES = tuple(_line_of(whole) for whole in range(_LISTED))
+"""By the length of a whole chunk: its size line."""
+
 
 class FramingError(Exception):
     """The bytes are not chunked framing; the message says what is wrong."""
@@ -34,9 +51,12 @@ class ChunkScanner:
     to write.
     """
 
-    __slots__ = ("_held", "_left", "ended", "rest")
+    __slots__ = ("_held", "_left", "ended", "fresh", "rest")
 
     def __init__(self) -> None:
+        self.fresh = True
+        """What comes next begins a chunk: whoever can see that it is exactly one whole chunk need not `feed`
+        it."""
         self._left = 0
         """Bytes of the current chunk still to come, its CRLF included."""
         self._held = b""
@@ -51,6 +71,7 @@ class ChunkScanner:
 
     def feed(self, data: bytes, payload: list[bytes]) -> bytes:
         """Take *data*, append what the chunks contain to *payload*. Raises `FramingError`."""
+        self.fresh = False
         if self._held:
             data = self._held + data
             self._held = b""
@@ -78,6 +99,7 @@ class ChunkScanner:
                 raise FramingError("a chunk is longer than its size")
             pos, left = stop, 0
         self._left = left
+        self.fresh = not left
         return data
 
     def _part(self, data: bytes, pos: int, left: int, payload: list[bytes]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+from router.ports import Bytes
 
 
 class ClientSide(Protocol):
@@ -12,11 +15,12 @@ class ClientSide(Protocol):
     client: str
     closing: bool
 
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
+    @property
+    def write(self) -> Callable[[Bytes], None]:
+        """Sends to the client."""
         ...
 
-    def answered(self, *, keep: bool) -> None:
+    def answered(self, *, keep: bool, now: float) -> None:
         """The answer is complete; *keep* the connection for another request."""
         ...
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from typing import cast
 
 import structlog
@@ -17,6 +18,7 @@ import structlog
 from registry.capability import Protocol as ApiProtocol
 from router import refused
 from router.answers import refusal_answer
+from router.body_reader import BodyReader
 from router.chunks import ChunkScanner, FramingError
 from router.entrance import objection_to
 from router.exchange import Exchange
@@ -43,21 +45,22 @@ _LINGER_BYTES = 4 * 2**20
 it."""
 
 
-class FrontConnection(asyncio.BufferedProtocol):
+class FrontConnection(asyncio.Protocol):
     """One client. At any time it reads a head, reads a body, waits for its exchange, lingers, or is
     closed."""
 
     __slots__ = (
-        "_advancing", "_body", "_body_view", "_have", "_head_begun", "_last_idle", "_lingered", "_paused",
-        "_pending",
-        "_scanner", "_shared", "_slow", "_taken", "_want", "client", "closing", "deadline", "exchange",
-        "transport",
+        "_advancing", "_body", "_head_begun", "_last_idle", "_lingered", "_paused", "_pending", "_reader",
+        "_scanner", "_shared", "_slow", "_taken", "client", "closing", "deadline", "exchange", "transport",
+        "write",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, connections: set[FrontConnection]) -> None:
         self._shared = shared
         self._taken = connections
         self.transport: asyncio.Transport
+        self.write: Callable[[Bytes], None]
+        """The transport's: sends to the client."""
         self.client = ""
         self.closing = False
         """Close after the answer at hand."""
@@ -71,9 +74,10 @@ class FrontConnection(asyncio.BufferedProtocol):
         self._slow = False
         """The client reads slower than it is written to."""
         self._head_begun = False
-        self._body: bytearray | None = None
-        self._body_view: memoryview | None = None
-        self._want = self._have = 0
+        self._reader: BodyReader | None = None
+        """Reads a body of known length, in our place."""
+        self._body = bytearray()
+        """Of a chunked request, as far as it has come."""
         self._scanner: ChunkScanner | None = None
         self._lingered = -1
         """Bytes discarded while lingering; -1: not lingering."""
@@ -88,12 +92,13 @@ class FrontConnection(asyncio.BufferedProtocol):
 
     @property
     def _reads_body(self) -> bool:
-        return self._body_view is not None or self._scanner is not None
+        return self._reader is not None or self._scanner is not None
 
     # -- the transport's side ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.write = self.transport.write
         shared = self._shared
         peer = transport.get_extra_info("peername")
         self.client = peer[0] if isinstance(peer, tuple) else "local"
@@ -122,35 +127,28 @@ class FrontConnection(asyncio.BufferedProtocol):
         shared.wheel.forget(self)
         self._taken.discard(self)
         exchange, self.exchange = self.exchange, None
-        self._body_view = None
+        self._reader = None
         if exchange is not None:
             exchange.client_gone()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        view = self._body_view
-        if view is not None:
-            return view[self._have :]
-        return self._shared.scratch_view
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         try:
-            if self._body_view is not None:
-                self._have += nbytes
-                if self._have < self._want:
-                    self.deadline = self._shared.now() + self._shared.limits.body_timeout
-                else:
-                    self._body_complete()
-                return
-            data = bytes(self._shared.scratch_view[:nbytes])
             if self._lingered >= 0:
-                self._linger(nbytes)
+                self._linger(len(data))
             elif self.exchange is not None and self._scanner is None:
                 self._hold(data)
-            else:
+            elif self._pending or self._scanner is not None:
                 self._advance(data)
-        except Exception as error:
-            log.exception("connection_failed", client=self.client, error=repr(error))
-            self.transport.abort()
+            else:
+                rest = self._take_head(data)  # nearly always a whole request, and nothing else
+                if rest:
+                    self._advance(rest)
+        except Exception as error:  # noqa: BLE001  logged there
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("connection_failed", client=self.client, exc_info=error)
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         self._slow = True
@@ -181,19 +179,15 @@ class FrontConnection(asyncio.BufferedProtocol):
 
     # -- the exchange's side -------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
-        self.transport.write(data)
-
-    def answered(self, *, keep: bool) -> None:
+    def answered(self, *, keep: bool, now: float) -> None:
         """The answer is complete: on to the next request, or close."""
         self.exchange = None
         if not keep or self.closing:
             if self._lingered < 0:
-                self.deadline = self._shared.now() + _LINGER_SECONDS
+                self.deadline = now + _LINGER_SECONDS
                 self.transport.close()
             return
-        self.deadline = self._shared.now() + (self._last_idle or self._shared.limits.keep_alive)
+        self.deadline = now + (self._last_idle or self._shared.limits.keep_alive)
         # The head of this answer promised more: only the next one can take that back.
         self.closing = self._last_idle > 0
         if self._pending and not self._advancing:
@@ -302,7 +296,7 @@ class FrontConnection(asyncio.BufferedProtocol):
         self._head_begun = False
         end += 4
         try:
-            head, declared = shared.request_heads.take(data[:end])
+            head, declared = shared.request_heads.take(data, end)
         except refused.RefusedError as error:
             self._refuse(error.refusal)
             return None
@@ -343,34 +337,51 @@ class FrontConnection(asyncio.BufferedProtocol):
             return None
         exchange.charged = length
         if length > _LARGE:
-            self._body = exchange.buffer = shared.buffers.take(length)
+            body = exchange.buffer = shared.buffers.take(length)
         else:
-            self._body = bytearray(length)
-        self._body_view = memoryview(self._body)[:length]
-        self._body_view[: len(begun)] = begun
-        self._have, self._want = len(begun), length
+            body = bytearray(length)
+        view = memoryview(body)[:length]
+        view[: len(begun)] = begun
+        self._reader = BodyReader(self, view, len(begun))
+        self._read_as(self._reader)
         self._ready_for_body(head, begun)
         return b""
+
+    def _read_as(self, protocol: asyncio.BaseProtocol) -> None:
+        """From now on *protocol* gets what the client sends."""
+        transport = self.transport
+        transport.set_protocol(protocol)
+        if not self._paused:
+            # uvloop decides how it reads when it begins to.
+            transport.pause_reading()
+            transport.resume_reading()
 
     def _ready_for_body(self, head: RequestHead, begun: bytes) -> None:
         self.deadline = self._shared.now() + self._shared.limits.body_timeout
         if head.wants_continue and not begun:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _body_complete(self) -> None:
-        view, exchange = self._body_view, self.exchange
-        assert view is not None  # a body is being read,
+    def body_grew(self) -> None:
+        """See `BodyTaker`."""
+        self.deadline = self._shared.now() + self._shared.limits.body_timeout
+
+    def body_complete(self) -> None:
+        """See `BodyTaker`."""
+        reader, exchange = self._reader, self.exchange
+        assert reader is not None  # a body is being read,
         assert exchange is not None  # and only for an exchange
-        self._body_view = self._body = None
-        self.deadline = NEVER
-        body: Bytes = view if self._want > _LARGE else bytes(view)
-        exchange.begin(body)
+        try:
+            self._forget_body()
+            self.deadline = NEVER
+            body = reader.body
+            exchange.begin(body if len(body) > _LARGE else bytes(body))
+        except Exception as error:  # noqa: BLE001  logged there
+            self._failed(error)
 
     def _take_chunks(self, data: bytes) -> bytes:
         """Decode a chunked body; returns what follows it."""
         scanner, body, exchange, shared = self._scanner, self._body, self.exchange, self._shared
-        assert scanner is not None  # a chunked body is being read: all three are set together
-        assert body is not None
+        assert scanner is not None  # a chunked body is being read: both are set together
         assert exchange is not None
         self.deadline = shared.now() + shared.limits.body_timeout
         pieces: list[bytes] = []
@@ -404,7 +415,10 @@ class FrontConnection(asyncio.BufferedProtocol):
 
     def _forget_body(self) -> None:
         self._scanner = None
-        self._body = self._body_view = None
+        self._body = bytearray()
+        if self._reader is not None:
+            self._reader = None
+            self._read_as(self)
 
     # -- refusing and closing ------------------------------------------------------------------------
 

@@ -11,14 +11,14 @@ def objection_to(exchange: Exchange) -> Refusal | None:
     """Why it is refused; None, with its holder set, if it is let in."""
     head, shared = exchange.head, exchange.shared
     for_engine = exchange.endpoint is not None
-    if b"origin" in head.headers:
+    if not head.plain and b"origin" in head.headers:
         # Before the key is looked at: a browser that asks for leave may not show one.
         refusal = shared.cors.verdict(head, inference=for_engine)
         if refusal is not None:
             return refusal
     authorizer = shared.authorizer
     if authorizer is not None:
-        verdict = authorizer(head.headers, head.path)
+        verdict = authorizer(head)
         if isinstance(verdict, Refusal):
             return verdict
         exchange.holder = verdict

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import structlog
 
-from registry.capability import ENDPOINTS, TUNNELS
-from registry.capability import Protocol as ApiProtocol
 from router import outgoing, refused
 from router.answers import refusal_answer
 from router.client_side import ClientSide
 from router.drain import Drain
+from router.ending import End
 from router.heads import RequestHead
-from router.openai import FACES
 from router.patience import said_by
-from router.plan import Plan, plan, plan_tunnel
+from router.plan import Plan, Planned, plan, plan_tunnel
 from router.ports import Holder, Lease, Outcome, Refusal
 from router.reach import Reach
 from router.recording import record_of
-from router.relay import End, Relay
+from router.relay import Relay
 from router.request import Bytes
 from router.shared import Shared
 from router.tunnel import Tunnel
@@ -38,14 +36,15 @@ _JOINED = 65536
 """A body up to this size goes out in one piece with its head."""
 _CLIENT_CLOSED = 499
 """What the log shows for a client that left before there was a status."""
-_OPENAI_FACE = FACES[ApiProtocol.OPENAI]
+_SERVED = Outcome.SERVED
+_COMPLETE = End.COMPLETE
 
 
 class Exchange(Tunnel):
     """A request and its answer. Once `over`, nothing of it is held anywhere."""
 
     __slots__ = (
-        "_beats", "_charged_model", "_control_body", "_first_byte_due", "_patience_due", "_paused", "_plan",
+        "_beats", "_charged_model", "_first_byte_due", "_patience_due", "_paused", "_pieces", "_plan",
         "_reach", "_relay", "_up", "_whole_due", "buffer", "bytes_out", "charged", "endpoint",
         "face", "first_byte_at", "head", "holder", "lease", "leased_at", "over", "own", "received",
         "request_id", "retried", "shared", "side", "started", "status",
@@ -55,18 +54,15 @@ class Exchange(Tunnel):
         self.shared = shared
         self.side = side
         self.head = head
-        endpoint = ENDPOINTS.get(head.path) if head.method == b"POST" else None
-        if head.special and head.wants_websocket:
-            endpoint = TUNNELS.get(head.path) if head.method == b"GET" else None
-        self.endpoint = endpoint
+        self.endpoint = head.endpoint
         """None: the control app's."""
         self.tunnelled = False
         """Both sides speak past us: it was upgraded."""
-        self.face = _OPENAI_FACE if endpoint is None else FACES[endpoint.protocol]
-        self.request_id = head.request_id() or shared.request_id()
+        self.face = head.face
+        self.request_id = head.given_id or shared.request_id()
         self.own = b"x-request-id: " + self.request_id.encode()
         """Fields of ours in the answer, the last without its CRLF."""
-        if b"origin" in head.headers:
+        if not head.plain and b"origin" in head.headers:
             self.own += shared.cors.fields(head)
         self.holder: Holder | None = None
         self.lease: Lease | None = None
@@ -78,7 +74,8 @@ class Exchange(Tunnel):
         self._charged_model = 0
         self.bytes_in = self.bytes_out = 0
         self._plan: Plan | None = None
-        self._control_body: Bytes = b""
+        self._pieces: list[Bytes] = []
+        """The body as it is sent; kept until it cannot be needed for another try."""
         self._relay: Relay | None = None
         self._reach: Reach | None = None
         self._up: UpstreamConnection | None = None
@@ -101,31 +98,32 @@ class Exchange(Tunnel):
 
     def begin(self, body: Bytes) -> None:
         """The body is complete: find out where it goes, and send it."""
-        shared = self.shared
-        self.received = shared.now()
+        shared, head = self.shared, self.head
+        now = self.received = shared.now()
         self.bytes_in = len(body)
         self.side.deadline = NEVER
         endpoint = self.endpoint
         if endpoint is None:
-            self._control_body = body
+            self._pieces = [body]
             self._reach = Reach(self, None)
             self._reach.begin()
             return
         try:
-            if self.head.special and self.head.wants_websocket:
-                planned = plan_tunnel(self.head, endpoint, shared.directory, holder=self.holder)
+            if head.special and head.wants_websocket:
+                planned = plan_tunnel(head, endpoint, shared.directory, holder=self.holder)
             else:
-                planned = plan(body, self.head, endpoint, shared.directory, holder=self.holder)
-            self._plan = planned
+                planned = plan(body, head, endpoint, shared.directory, holder=self.holder)
         except refused.RefusedError as error:
             self.refuse(error.refusal)
         except Exception as error:  # noqa: BLE001  Refusals is total, and nothing may be left unanswered
             self.refuse(shared.refusals(error))
         else:
-            self._set_out(planned)
+            self._set_out(planned, now)
 
-    def _set_out(self, planned: Plan) -> None:
+    def _set_out(self, found: Planned, now: float) -> None:
         """Send the request at once, if there is a lease and a connection; else find them."""
+        planned, self._pieces = found
+        self._plan = planned
         shared, up = self.shared, None
         try:
             lease = self.lease = shared.upstreams.lease_now(planned.route)
@@ -133,8 +131,8 @@ class Exchange(Tunnel):
             self.refuse(shared.refusals(error))
             return
         if lease is not None:
-            self.leased_at = shared.now()
-            up = shared.pool.take(lease)
+            self.leased_at = now
+            up = shared.pool.take(lease, now)
         if up is not None:
             self.send(up)
         elif lease is not None or self._charge(planned):
@@ -146,7 +144,7 @@ class Exchange(Tunnel):
     def _charge(self, planned: Plan) -> bool:
         """Count the body of a request that will wait; False if it has been refused for want of room."""
         budget, model = self.shared.budget, planned.route.model
-        size = sum(len(piece) for piece in planned.pieces)
+        size = sum(map(len, self._pieces))
         if not self.charged:
             if not budget.take(size):
                 self.refuse(refused.buffer_full(None))
@@ -171,9 +169,8 @@ class Exchange(Tunnel):
         head, planned, lease, side = self.head, self._plan, self.lease, self.side
         self._up = up
         up.taker = self
-        request_id, shared, own = self.request_id.encode(), self.shared, self.own
-        pieces = [self._control_body] if planned is None else planned.pieces
-        size = len(pieces[0]) if len(pieces) == 1 else sum(len(piece) for piece in pieces)
+        request_id, shared, own, pieces = self.request_id.encode(), self.shared, self.own, self._pieces
+        size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if planned is None or lease is None:
             first, relay = outgoing.to_control(shared, head, size=size, request_id=request_id, own=own)
             side.deadline = NEVER  # the control app has deadlines of its own
@@ -195,13 +192,12 @@ class Exchange(Tunnel):
                 side.deadline = min(due, shared.now() + limits.comment_every)
         relay.close = head.close or side.closing
         self._relay = relay
-        write = up.transport.write
         if size <= _JOINED:
-            write(b"".join((first, *pieces)))
+            up.write(b"".join((first, *pieces)))
         else:
-            write(first)
+            up.write(first)
             for piece in pieces:
-                write(piece)
+                up.write(piece)
         if self._paused:
             up.transport.pause_reading()
 
@@ -213,7 +209,11 @@ class Exchange(Tunnel):
         assert relay is not None  # a taker only while a request is on the connection
         try:
             if not relay.started:
-                self._first_byte()
+                self.first_byte_at = self.shared.now()
+                if self._paused or self.charged or self.buffer is not None:
+                    self._first_byte()
+                else:
+                    self.side.deadline = self._whole_due
             out = relay.feed(data)
             if out:
                 self.bytes_out += len(out)
@@ -247,9 +247,10 @@ class Exchange(Tunnel):
             self._failed(failure)
 
     def _first_byte(self) -> None:
-        now = self.first_byte_at = self.shared.now()
         due = self._whole_due
-        self.side.deadline = min(due, now + self.shared.limits.stall_timeout) if self._paused else due
+        if self._paused:
+            due = min(due, self.first_byte_at + self.shared.limits.stall_timeout)
+        self.side.deadline = due
         held = self.charged or self.buffer is not None
         if held and (self._plan is None or self._plan.others is None):
             # No retry from here on: the body has done its work, and a stream may last for minutes.
@@ -267,8 +268,8 @@ class Exchange(Tunnel):
         if relay.status:
             self.status = relay.status
         end, refusal = relay.end, relay.refusal
-        if end is End.COMPLETE:
-            self._end(Outcome.SERVED, keep=not relay.close)
+        if end is _COMPLETE:
+            self._end(_SERVED, keep=not relay.close)
             return
         assert refusal is not None  # set with every other end
         if end in (End.REFUSED, End.YIELDED):
@@ -299,9 +300,8 @@ class Exchange(Tunnel):
             self.give_lease(Outcome.ABANDONED)
             self._uncharge_model()
             self._relay = self._reach = None
-            self._plan = planned
             self.note_retry()
-            self._set_out(planned)
+            self._set_out(planned, self.shared.now())
             return
         head = self.head
         close = close or head.close or self.side.closing
@@ -457,17 +457,19 @@ class Exchange(Tunnel):
             return
         self.over = True
         shared = self.shared
-        self.give_lease(outcome or Outcome.ABANDONED)
+        if self.lease is not None:
+            self.give_lease(outcome or Outcome.ABANDONED)
         if self.holder is not None:
             self.holder.leave()
         if self._reach is not None:
             self._reach.cancel()
         if self.charged or self.buffer is not None:
             self._release_body()
+        now = shared.now()
         shared.exchange_ended()
-        shared.recorder(record_of(self, self._relay, self._plan, outcome=outcome, code=code))
+        shared.recorder(record_of(self, self._relay, self._plan, outcome=outcome, code=code, now=now))
         if keep is not None:
-            self.side.answered(keep=keep)
+            self.side.answered(keep=keep, now=now)
 
     def _drop_upstream(self) -> None:
         up, self._up = self._up, None
@@ -482,9 +484,7 @@ class Exchange(Tunnel):
     def _release_body(self) -> None:
         """Give the body's budget and buffer back; a buffer still being written is left to the collector."""
         shared, up = self.shared, self._up
-        if self._plan is not None:
-            self._plan.pieces = []
-        self._control_body = b""
+        self._pieces = []
         if self.charged:
             shared.budget.give(self.charged)
             self.charged = 0

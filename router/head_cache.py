@@ -44,20 +44,22 @@ class HeadCache(Generic[Head]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def take(self, data: bytes) -> tuple[Head, int | None]:
-        """The head in *data*, and its own Content-Length. Raises what `parse` raises."""
-        at = data.find(_REST)
+    def take(self, data: bytes, end: int) -> tuple[Head, int | None]:
+        """The head that *data* begins with and that ends at *end*, and its own Content-Length. Raises what
+        `parse` raises."""
+        at = data.find(_REST, 0, end)
         if at < 0:
-            head = self._known.get(data) or self._learn(data, data)
+            whole = data[:end]
+            head = self._known.get(whole) or self._learn(whole, whole)
             return head, head.length
-        end = data.find(b"\r", at)
-        digits = data[at + 7 : end]
+        after = data.find(b"\r", at)
+        digits = data[at + 7 : after]
         if not digits.isdigit() or len(digits) > 15 or data[at - 10 : at].lower() != _FIELD:
             # Another field's name ends like this, or the value is odd: only a parser may judge.
-            head = self._parse(data)
+            head = self._parse(data[:end])
             return head, head.length
-        key = data[:at] + data[end:]
-        return self._known.get(key) or self._learn(key, data), int(digits)
+        key = data[:at] + data[after:end]
+        return self._known.get(key) or self._learn(key, data[:end]), int(digits)
 
     def _learn(self, key: bytes, data: bytes) -> Head:
         head = self._parse(data)

@@ -11,6 +11,8 @@ import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from registry.capability import ENDPOINTS, TUNNELS, Endpoint, Protocol
+from router.openai import FACES
 from router.ports import Refusal
 from router.refused import RefusedError, bad_request, encoded_body, method_unsupported, websocket
 
@@ -48,6 +50,10 @@ _TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-
 _VARYING = (b"x-request-id", b"traceparent", b"idempotency-key")
 
 
+EngineTarget = tuple[str, int, str, bytes]
+"""Host and port of an engine, the key it wants, and the path (with its query) it has."""
+
+
 class RequestHead:
     """A request's head, checked; not changed once it is parsed, since requests with the same head share it.
 
@@ -55,8 +61,9 @@ class RequestHead:
     """
 
     __slots__ = (
-        "chunked", "close", "complete", "control_kept", "fault", "fields", "headers", "kept", "length",
-        "method", "minor", "path", "query", "special", "target", "trace", "wants_websocket",
+        "chunked", "close", "complete", "control_kept", "endpoint", "face", "fault", "fields", "given_id",
+        "headers", "kept", "known", "length", "method", "minor", "path", "plain", "query", "sent", "sent_to",
+        "special", "target", "trace", "verb", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -84,6 +91,22 @@ class RequestHead:
         """Trace id of a W3C trace context; it goes through as it came."""
         self.complete = False
         self.fault = ""
+        # What follows from the rest, found once for all requests with this head.
+        self.verb = ""
+        """`method` as text."""
+        self.endpoint: Endpoint | None = None
+        """None: the control app's."""
+        self.face = FACES[Protocol.OPENAI]
+        self.given_id: str | None = None
+        """The client's own request id, if it is one we can put into a log line."""
+        self.plain = False
+        """Nothing but its key is to be looked at before the body is read."""
+        self.known: object = None
+        """What the authorizer remembers of it."""
+        self.sent = b""
+        """What `engine_head` made of it last,"""
+        self.sent_to: EngineTarget | None = None
+        """and for which."""
 
     # httptools' callbacks
 
@@ -121,13 +144,6 @@ class RequestHead:
     def wants_continue(self) -> bool:
         """The client waits for `100 Continue` before it sends the body."""
         return self.minor == 1 and self.headers.get(b"expect", b"").lower() == b"100-continue"
-
-    def request_id(self) -> str | None:
-        """The client's own request id, if it is one we can put into a log line."""
-        given = self.headers.get(b"x-request-id")
-        if given is None or _REQUEST_ID.fullmatch(given) is None:
-            return None
-        return given.decode()
 
 
 def parse_request_head(data: bytes, *, max_fields: int) -> RequestHead:
@@ -168,7 +184,24 @@ def parse_request_head(data: bytes, *, max_fields: int) -> RequestHead:
     head.fields = b"".join(head.kept)
     head.wants_websocket = b"websocket" in head.headers.get(b"upgrade", b"").lower()
     head.special = b"upgrade" in head.headers or b"content-encoding" in head.headers
+    _conclude(head)
     return head
+
+
+def _conclude(head: RequestHead) -> None:
+    """Set what follows from a head that is otherwise complete."""
+    headers = head.headers
+    head.verb = head.method.decode()
+    if head.special and head.wants_websocket:
+        head.endpoint = TUNNELS.get(head.path) if head.method == b"GET" else None
+    elif head.method == b"POST":
+        head.endpoint = ENDPOINTS.get(head.path)
+    if head.endpoint is not None:
+        head.face = FACES[head.endpoint.protocol]
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given) is not None:
+        head.given_id = given.decode()
+    head.plain = not head.special and not head.chunked and b"origin" not in headers
 
 
 def _version_refusal(version: str) -> Refusal:
@@ -273,14 +306,19 @@ def special_objection(head: RequestHead, *, for_engine: bool) -> Refusal | None:
     return None
 
 
-def engine_head(
-    head: RequestHead, path: bytes, address: bytes, *, key: str, length: int, request_id: bytes
-) -> bytes:
-    """The head for an engine: the client's fields that may pass, and ours."""
+def engine_head(head: RequestHead, target: EngineTarget) -> bytes:
+    """The head for an engine, up to our request id and the length: the client's fields that may pass, and
+    ours."""
+    if head.sent_to == target:
+        return head.sent
+    host, port, key, path = target
     auth = b"authorization: Bearer %b\r\n" % key.encode("ascii", "replace") if key else b""
-    return b"POST %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
-        path, address, head.fields, auth, request_id, length,
-    )  # fmt: skip
+    address = f"{host}:{port}".encode()
+    head.sent_to, head.sent = (
+        target,
+        b"POST %b HTTP/1.1\r\nhost: %b\r\n%b%b" % (path, address, head.fields, auth),
+    )
+    return head.sent
 
 
 def tunnel_head(head: RequestHead, path: bytes, address: bytes, *, key: str, request_id: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """Counters of the whole daemon: plain integers where requests pass, Prometheus' shapes only when scraped.
 
-`Metrics.record` runs once per request on the event loop, so it takes no lock and builds no label object: it
-finds a row in a dict and adds to it. A scrape copies the numbers on the loop (`snapshot`); what the copy
-looks like to Prometheus is `router.control.exposition`'s business.
+`Metrics.record` runs once per request on the event loop, so it only keeps the record: it is counted with the
+next ones, or when somebody looks. No lock is taken and no label object built. A scrape copies the numbers on
+the loop (`snapshot`); what the copy looks like to Prometheus is `router.control.exposition`'s business.
 
 Labels are bounded: a model that the catalog does not have is `other`, a path that is no inference endpoint is
 `control`, statuses come from a fixed set and codes are counted up to a limit.
@@ -33,10 +33,15 @@ SECONDS: Final = (
 """From the front's own cost (a few ms) to the longest answer or cold start we allow (10 minutes)."""
 
 _OUTCOMES: Final = frozenset({*(outcome.value for outcome in Outcome), REFUSED, CONTROL})
+_SERVED: Final = Outcome.SERVED.value
 _STATUSES: Final = {status.value: str(status.value) for status in HTTPStatus} | {499: "499"}
 
 ANSWERS_TIMED: Final = 32
 """Answers whose speed is averaged: enough to be steady, few enough to show that an engine got slower."""
+
+COUNTED_AT_ONCE: Final = 64
+"""Records that are kept before they are counted, one right after the other: what it takes is still in the
+processor's caches then."""
 
 MOST_CODES: Final = 64
 """Refusal codes are words of ours, about thirty; more than this is a bug that must not grow the series."""
@@ -141,7 +146,10 @@ class Metrics:
 
     def __init__(self, *, version: str, models: Iterable[str] = ()) -> None:
         self._version = version
+        self._uncounted: list[RequestRecord] = []
         self._requests: dict[SeriesKey, int] = {}
+        self._series: dict[tuple[str, str, str, int], tuple[SeriesKey, PerModel]] = {}
+        """By what a record says of itself: where requests that were served are counted."""
         self._refusals: dict[tuple[str, str], int] = {}
         self._codes: set[str] = set()
         self._models: dict[str, PerModel] = {OTHER: PerModel()}
@@ -153,6 +161,8 @@ class Metrics:
 
     def set_models(self, models: Iterable[str]) -> None:
         """The ids that may be labels. Series of models that are gone are dropped, those of others kept."""
+        self._count_up()
+        self._series.clear()
         wanted = {*models, OTHER}
         for gone in self._models.keys() - wanted:
             del self._models[gone]
@@ -164,11 +174,33 @@ class Metrics:
 
     def set_keys(self, names: Iterable[str]) -> None:
         """The names of keys there are; what others used is dropped."""
+        self._count_up()
         wanted = frozenset(names)
         self._keys = {pair: used for pair, used in self._keys.items() if pair[0] in wanted}
 
     def record(self, record: RequestRecord) -> None:
-        """Count a finished request; under 3 us. Satisfies `router.ports.Recorder`."""
+        """Take note of a finished request. Satisfies `router.ports.Recorder`."""
+        uncounted = self._uncounted
+        uncounted.append(record)
+        if len(uncounted) >= COUNTED_AT_ONCE:
+            self._count_up()
+
+    def _count_up(self) -> None:
+        """Count what was noted: before anybody reads a number."""
+        for record in self._uncounted:
+            found = self._series.get((record.model, record.path, record.outcome, record.status))
+            if found is None:
+                self._count_one(record)
+            else:
+                key, row = found
+                self._requests[key] += 1
+                self._count(row, record)
+                if record.key:
+                    self._count_key(record.key, key[0], record)
+        self._uncounted.clear()
+
+    def _count_one(self, record: RequestRecord) -> None:
+        """Count *record*, and remember where others like it are counted, if their number is bounded."""
         endpoint = ENDPOINTS.get(record.path.partition("?")[0])
         row = self._models.get(record.model)
         model = OTHER if row is None else record.model
@@ -178,10 +210,14 @@ class Metrics:
         self._requests[key] = self._requests.get(key, 0) + 1
         if outcome == REFUSED:
             self._refuse(model, record.code)
-        if endpoint is not None:
-            self._count(self._models[OTHER] if row is None else row, record)
-            if record.key:
-                self._count_key(record.key, model, record)
+        if endpoint is None:
+            return
+        counted = self._models[OTHER] if row is None else row
+        self._count(counted, record)
+        if record.key:
+            self._count_key(record.key, model, record)
+        if row is not None and outcome == _SERVED and record.status in _STATUSES and record.path in ENDPOINTS:
+            self._series[model, record.path, outcome, record.status] = (key, row)
 
     def _refuse(self, model: str, code: str) -> None:
         if code not in self._codes:
@@ -208,7 +244,7 @@ class Metrics:
         row.completion_tokens += record.completion_tokens
         row.request_seconds.observe(record.total)
         # A refusal comes in no time and would make the engines look fast.
-        if record.outcome == Outcome.SERVED:
+        if record.outcome == _SERVED:
             row.first_byte_seconds.observe(record.first_byte)
             row.wait_seconds.observe(record.waited)
             if record.completion_tokens > 1:
@@ -226,6 +262,7 @@ class Metrics:
 
     def totals(self) -> RequestTotals:
         """Inference requests by how they ended, over all models."""
+        self._count_up()
         by_outcome = dict.fromkeys((*_OUTCOMES, OTHER), 0)
         for (_, endpoint, outcome, _), count in self._requests.items():
             if endpoint != CONTROL:
@@ -245,21 +282,25 @@ class Metrics:
 
     def requests_of(self, model: str) -> int:
         """Inference requests that named *model*, however they ended; 0 for an id that is no label."""
+        self._count_up()
         row = self._models.get(model)
         return 0 if row is None else row.requests
 
     def speed_of(self, model: str) -> float | None:
         """Tokens per second of one answer of *model*, over the last `ANSWERS_TIMED`; None when unknown."""
+        self._count_up()
         row = self._models.get(model)
         tokens, seconds = map(sum, zip(*row.timed, strict=True)) if row is not None and row.timed else (0, 0)
         return tokens / seconds if seconds > 0 else None
 
     def used_by_key(self) -> dict[tuple[str, str], PerKey]:
         """What keys have used, by name and model, since the daemon started; a copy."""
+        self._count_up()
         return {pair: replace(used) for pair, used in self._keys.items()}
 
     def snapshot(self, fleet: FleetView) -> Snapshot:
         """Everything now, with the gauges of *fleet*; O(series)."""
+        self._count_up()
         return Snapshot(
             requests=self._requests.copy(),
             refusals=self._refusals.copy(),

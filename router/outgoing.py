@@ -27,12 +27,15 @@ def to_engine(
     route = planned.route
     relay = Relay(shared.engine_heads, model=route.model, face=face, minor=head.minor, own=own)
     relay.expects_done = route.wire.sends_done
-    address = f"{lease.host}:{lease.port}".encode()
-    if planned.tunnel:
+    if planned.shared:
+        relay.as_it_is = True
+    elif planned.tunnel:
         relay.upgrades = True
+        address = f"{lease.host}:{lease.port}".encode()
         return tunnel_head(head, planned.path, address, key=lease.key, request_id=request_id), relay
-    if planned.others is not None:
-        relay.yields = planned.others.statuses()
-    relay.echo = planned.echo()
-    first = engine_head(head, planned.path, address, key=lease.key, length=size, request_id=request_id)
-    return first, relay
+    else:
+        if planned.others is not None:
+            relay.yields = planned.others.statuses()
+        relay.echo = planned.echo()
+    first = engine_head(head, (lease.host, lease.port, lease.key, planned.path))
+    return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (first, request_id, size), relay

@@ -21,15 +21,14 @@ _QUERY_FIELDS = 32
 """Of an upgrade; OpenAI's has two."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that is known once the body has been read."""
+    """Everything that is known once the body has been read, but the body itself: requests that go as they
+    came share one."""
 
     route: Route
     path: bytes
     """Path and query as the engine has it."""
-    pieces: list[Bytes]
-    """The body as the engine gets it."""
     streams: bool
     """The client asked for an event stream."""
     name: str
@@ -38,11 +37,12 @@ class Plan:
     """Who is asked instead, of a virtual name; None: nobody."""
     tunnel: bool = False
     """Both sides will speak past us."""
-
     tools: Shapes | None = None
     """The request's tools, where calls of them must be looked for in the answer's text."""
     keep_alive: float | None = None
     """Seconds that the model is to stay after it; None: it does not say."""
+    shared: bool = False
+    """Nothing is changed, neither in the request nor in the answer."""
 
     def echo(self) -> AnswerFilter | None:
         """A filter that puts `name` and tool calls into the answer; None if the engine does it itself."""
@@ -51,6 +51,10 @@ class Plan:
         if self.tools is None or wire.calls is None:
             return echo
         return ToolCallFilter(wire.calls, self.tools, echo=echo)
+
+
+Planned = tuple[Plan, list[Bytes]]
+"""A plan, and the body as the engine gets it."""
 
 
 @dataclass(slots=True)
@@ -84,7 +88,7 @@ class Others:
         busy = _BUSY_STATUSES if "overload" in self.on else frozenset()
         return busy | (_FAILED_STATUSES if "failure" in self.on else frozenset())
 
-    def after(self, refusal: Refusal) -> Plan | None:
+    def after(self, refusal: Refusal) -> Planned | None:
         """What is done when *refusal* would be the answer; None: it is the answer."""
         if refusal.code == "shutting_down" or refusal.status not in _BUSY_STATUSES | _FAILED_STATUSES:
             return None
@@ -92,15 +96,12 @@ class Others:
         why = "overload" if engine_is_full or refusal.code in _BUSY else "failure"
         if why not in self.on:
             return None
-        route, *rest = self.routes
-        planned = _fitted(route, self.request, route.model)
-        planned.others = Others(self.request, tuple(rest), self.on) if rest else None
-        return planned
+        return _first_of(self.routes, self.request, self.on)
 
 
 def plan(
     body: Bytes, head: RequestHead, endpoint: Endpoint, directory: Directory, *, holder: Holder | None = None
-) -> Plan:
+) -> Planned:
     """Read *body*, find its route, and make it fit its engine.
 
     Raises `RefusedError` for what the body has wrong and for a model that *holder* may not use, and whatever
@@ -111,15 +112,11 @@ def plan(
         asked = read_multipart(body, content_type)
     else:
         asked = read_json(body)
-    request = _Request(body, head, endpoint, asked)
     generates = endpoint.needs is GENERATES
     found = directory.route(asked.model, endpoint, holder)
     if not isinstance(found, Route):
         chosen = found(found.read(body) if generates else NO_NEEDS, endpoint, holder)
-        route, *rest = chosen.routes
-        planned = _fitted(route, request, route.model)
-        planned.others = Others(request, tuple(rest), chosen.on) if rest and chosen.on else None
-        return planned
+        return _first_of(chosen.routes, _Request(body, head, endpoint, asked), chosen.on)
     if holder is not None:
         objection = holder.objects_to(found.model)
         if objection is not None:
@@ -128,10 +125,24 @@ def plan(
         needs = found.check.read(body)
         if needs is not NO_NEEDS:
             found.check(needs, endpoint, holder)
-    return _fitted(found, request, asked.model or found.model)
+    known: Plan | None = found.plans.get((endpoint.path, asked.model, asked.stream))
+    if known is not None and asked.keep_alive is None and not head.query:
+        return known, [body]
+    planned = _fitted(found, _Request(body, head, endpoint, asked), asked.model or found.model)
+    if planned[0].shared:
+        # A name the engine knows, and an endpoint: there are few of these.
+        found.plans[endpoint.path, asked.model, asked.stream] = planned[0]
+    return planned
 
 
-def _fitted(route: Route, request: _Request, name: str) -> Plan:
+def _first_of(routes: tuple[Route, ...], request: _Request, on: frozenset[str]) -> Planned:
+    """The plan that sends *request* to the first of *routes*, and then to the others."""
+    route, *rest = routes
+    others = Others(request, tuple(rest), on) if rest and on else None
+    return _fitted(route, request, route.model, others)
+
+
+def _fitted(route: Route, request: _Request, name: str, others: Others | None = None) -> Planned:
     """The plan that sends *request* to *route*; the answer's model is called *name*."""
     wire, asked, endpoint = route.wire, request.asked, request.endpoint
     pieces = [request.body]
@@ -146,19 +157,24 @@ def _fitted(route: Route, request: _Request, name: str) -> Plan:
         tools = tools_of(request.body)
         if tools is not None and wire.hides_tools:
             strip = (*strip, *_TOOL_FIELDS)
-    if told is not None or strip or edits is not NO_EDITS:
+    plain = told is None and not strip and edits is NO_EDITS
+    if not plain:
         pieces = rewritten(request.body, asked, model=told, strip=strip, edits=edits)
     path = endpoint.path
     if path in wire.unversioned:
         path = path.removeprefix("/v1")
-    streams = asked.stream and endpoint.streams
-    target = path.encode() + request.head.query
-    return Plan(route, target, pieces, streams, name, tools=tools, keep_alive=keep_alive)
+    plain = plain and wire.calls is None and name == wire.served_name and asked.keep_alive is None
+    planned = Plan(
+        route, path.encode() + request.head.query, asked.stream and endpoint.streams, name,
+        others=others, tools=tools, keep_alive=keep_alive,
+        shared=plain and not request.head.query and others is None,
+    )  # fmt: skip
+    return planned, pieces
 
 
 def plan_tunnel(
     head: RequestHead, endpoint: Endpoint, directory: Directory, *, holder: Holder | None = None
-) -> Plan:
+) -> Planned:
     """The same for an upgrade, whose model stands in the query. Raises as `plan`."""
     try:
         text = head.query[1:].decode("latin-1")
@@ -180,4 +196,4 @@ def plan_tunnel(
     told = name if name in wire.accepted_names else wire.served_name
     rest = [(key, value) for key, value in query if key != "model"]
     path = endpoint.path + "?" + urlencode([("model", told), *rest])
-    return Plan(route, path.encode(), [b""], streams=False, name=name or route.model, tunnel=True)
+    return Plan(route, path.encode(), streams=False, name=name or route.model, tunnel=True), []

@@ -7,9 +7,9 @@ The hot path imports this and never the supervisor, the registry's readers or py
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -35,6 +35,10 @@ class Route:
     """Refuses what the model certainly cannot do; None where nothing is certain."""
     edits: Edits | None = None
     """The operator's changes to a JSON request."""
+    plans: dict[tuple[str, str | None, bool], Any] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
+    """What `router.plan` made of requests that go as they came: by path, name and whether they stream."""
 
 
 class RequestCheck(Protocol):
@@ -314,11 +318,28 @@ class Holder(Protocol):
         ...
 
 
+class Asking(Protocol):
+    """A request's head, as far as keys go. Requests may share one."""
+
+    known: object
+    """The authorizer's own note on it."""
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """By lower-case name."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Without the query."""
+        ...
+
+
 class Authorizer(Protocol):
     """Who may call what; the default lets everybody in (loopback only)."""
 
-    def __call__(self, headers: Mapping[bytes, bytes], path: str) -> Holder | Refusal | None:
-        """Whose request it is, a refusal, or None to let it in without a key. Header names are lower-case.
+    def __call__(self, head: Asking) -> Holder | Refusal | None:
+        """Whose request it is, a refusal, or None to let it in without a key.
 
         A `Holder` it returns is told when the request is over, whatever becomes of it.
         """

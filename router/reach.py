@@ -117,7 +117,7 @@ class Reach:
                     )
                     self.end_waiting()
                     exchange.leased(lease)
-                up = None if self._lost_kept else shared.pool.take(lease)
+                up = None if self._lost_kept else shared.pool.take(lease, shared.now())
                 if up is None:
                     try:
                         up = await shared.pool.connect(lease)

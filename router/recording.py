@@ -11,21 +11,24 @@ from router.relay import Relay
 if TYPE_CHECKING:
     from router.exchange import Exchange
 
+_SERVED = Outcome.SERVED
+
 
 def record_of(
-    exchange: Exchange, relay: Relay | None, planned: Plan | None, *, outcome: Outcome | None, code: str
-) -> RequestRecord:
-    """*outcome* None: it was refused."""
+    exchange: Exchange, relay: Relay | None, planned: Plan | None, *, outcome: Outcome | None, code: str,
+    now: float,
+) -> RequestRecord:  # fmt: skip
+    """*outcome* None: it was refused; it is over at *now*."""
     head, holder = exchange.head, exchange.holder
-    if outcome is None:
-        word = "refused"
+    if outcome is _SERVED:
+        word = "control" if exchange.endpoint is None else "served"
     else:
-        word = "control" if exchange.endpoint is None and outcome is Outcome.SERVED else outcome.value
+        word = "refused" if outcome is None else outcome.value
     record = RequestRecord(
-        exchange.request_id, head.method.decode(), head.path, exchange.side.client,
+        exchange.request_id, head.verb, head.path, exchange.side.client,
         "" if planned is None else planned.route.model, exchange.status, word, code,
         bytes_in=exchange.bytes_in, bytes_out=exchange.bytes_out,
-        total=exchange.shared.now() - exchange.started, retried=exchange.retried,
+        total=now - exchange.started, retried=exchange.retried,
         key="" if holder is None else holder.key, trace=head.trace,
     )  # fmt: skip
     if exchange.leased_at:

@@ -13,38 +13,23 @@ chunk without its end become a typed error event where one can be said, and a ha
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
 from router import refused
 from router.answer_head import AnswerHead, BadAnswerError, status_line
-from router.chunks import LAST_CHUNK, ChunkScanner, FramingError, chunk
+from router.chunks import LAST_CHUNK, SIZE_LINES, ChunkScanner, FramingError, chunk
 from router.echo import AnswerFilter
+from router.ending import End
 from router.head_cache import HeadCache
 from router.heads import END
 from router.held import LIMITS, Held, as_events, in_envelope, is_document, why_held
 from router.openai import Face, refusal_of
 from router.ports import Refusal
-from router.tail import Tail
+from router.tail import LIMIT, Tail, usage_in
 
 _HEAD_LIMIT = 65536
 _INTERIM_LIMIT = 16
 """1xx answers skipped before the real one."""
-
-
-class End(Enum):
-    """How an answer ended."""
-
-    COMPLETE = "complete"
-    """The client has all of it."""
-    SAID = "said"
-    """It was cut, and the client was told so inside the stream."""
-    CUT = "cut"
-    """It was cut where nothing can be said: the connection must be closed hard."""
-    REFUSED = "refused"
-    """Nothing was sent to the client: `Relay.refusal` is to be answered."""
-    YIELDED = "yielded"
-    """The engine has answered one of `yields`: another model is asked, or `Relay.refusal` answered."""
 
 
 # How the body passes. Plain ints: this is compared once per read of every stream.
@@ -55,14 +40,21 @@ _DECODED: Final = 3
 _HOLDING: Final = 4
 _TUNNEL: Final = 5
 
+_LISTED: Final = len(SIZE_LINES)
+_COMPLETE: Final = End.COMPLETE
+_NOTHING: Final = Tail()
+"""Never added to."""
+_CLOSING: Final = b"\r\nconnection: close\r\n\r\n"
+
 
 class Relay:
     """One answer on its way. Feed it what the upstream sends; write what it returns, until `end` is set."""
 
     __slots__ = (
         "_body", "_heads", "_left", "_length", "_mode", "_scanner", "_tail", "_unverified", "_why",
-        "bodyless", "close", "committed", "echo", "end", "events", "expects_done", "face", "framing", "head",
-        "minor", "model", "own", "plain", "refusal", "reusable", "started", "status", "upgrades", "yields",
+        "as_it_is", "bodyless", "close", "committed", "echo", "end", "events", "expects_done", "face",
+        "framing", "head", "minor", "model", "own", "plain", "refusal", "reusable", "started", "status",
+        "tunnels", "upgrades", "yields",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +69,8 @@ class Relay:
         self.face = face
         self.minor = minor
         self.own = own
+        self.as_it_is = False
+        """Nothing is wanted of a success but to pass it on: the rest of what can be set here is not."""
         self.close = False
         """The client's connection ends with the answer, and it is told so."""
         self.bodyless = False
@@ -112,14 +106,12 @@ class Relay:
         self._length: int | None = None
         """Content-Length of the answer, as the client is told it."""
         self._scanner: ChunkScanner | None = None
-        self._tail = Tail()
+        self._tail = _NOTHING
+        """Of a body that does not come in one piece."""
         self._unverified = False
         """A JSON document too large to hold, without a length: its last byte decides."""
-
-    @property
-    def tunnels(self) -> bool:
+        self.tunnels = False
         """The protocol was switched."""
-        return self._mode == _TUNNEL
 
     def promise(self, *, events: bool) -> None:
         """The client has been sent a 200 and the beginning of an event stream, or of a JSON document."""
@@ -134,7 +126,22 @@ class Relay:
         """Bytes for the client out of *data* from upstream; `end` is set when there will be no more."""
         mode = self._mode
         if mode == _AS_CHUNKS:
-            return self._feed_chunks(data)
+            scanner, size = self._scanner, len(data)
+            assert scanner is not None  # set with the mode
+            if (
+                scanner.fresh
+                and size < _LISTED
+                and data.startswith(SIZE_LINES[size])
+                and data.endswith(b"\r\n")
+            ):
+                # Exactly one whole chunk, as nearly every event comes: nothing is to be taken apart.
+                tail = self._tail
+                tail.chunks.append(data)
+                tail.size += size
+                if tail.size > LIMIT:
+                    tail.cut()
+                return data
+            return self._feed_chunks(scanner, data)
         if mode == _AS_COUNTED:
             return self._feed_counted(data)
         if mode == _HEAD:
@@ -176,6 +183,8 @@ class Relay:
 
     def usage(self) -> tuple[int, int]:
         """Tokens (prompt, completion) as the answer's end tells them."""
+        if self._tail is _NOTHING:
+            return usage_in(self._body, events=self.events)
         return self._tail.usage(events=self.events)
 
     # -- head ------------------------------------------------------------------------------------
@@ -193,16 +202,47 @@ class Relay:
                 self._body = data
                 return b""
             try:
-                head, length = self._heads.take(data[: end + 4])
+                head, length = self._heads.take(data, end + 4)
             except BadAnswerError as error:
                 return self.fail(refused.bad_answer(self.model, str(error)))
             data = data[end + 4 :]
+            if self.as_it_is and head.plain and not self.committed:
+                self._length = length
+                return self._pass_on(head, data)
             if head.status == 101:
                 return self._switch(head, data)
             if head.status >= 200:
                 self._length = length
                 return self._begin(head, data)
         return self.fail(refused.bad_answer(self.model, "it sends interim answers without end"))
+
+    def _pass_on(self, head: AnswerHead, data: bytes) -> bytes:
+        """What nearly every answer comes to: `_begin`, `_open` and `_commit` where there is nothing to do."""
+        self.head = head
+        self.status = head.status
+        self.reusable = head.keep_alive
+        length = self._length
+        if length is None:
+            self._scanner = ChunkScanner()
+            return self._open(head, data)
+        self.committed = True
+        self.framing = b"length"
+        self.events = head.is_events
+        self._mode = _AS_COUNTED
+        left = length - len(data)
+        if left > 0:
+            self._left = left
+            self._tail = Tail()
+            self._tail.note(data)
+        else:
+            if left:
+                self.reusable = False
+                data = data[:left]
+            self._body = data
+            self.end = _COMPLETE
+        return b"%b%b\r\ncontent-length: %d%b%b" % (
+            head.opening, self.own, length, _CLOSING if self.close else END, data,
+        )  # fmt: skip
 
     def _switch(self, head: AnswerHead, data: bytes) -> bytes:
         """RFC 9110 15.2.2."""
@@ -212,6 +252,7 @@ class Relay:
         self.status = 101
         self.committed = self.close = True
         self._mode = _TUNNEL
+        self.tunnels = True
         fields = (
             b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n",
             head.fields,
@@ -221,6 +262,7 @@ class Relay:
     def _begin(self, head: AnswerHead, data: bytes) -> bytes:
         """Choose how *head*'s body passes, and feed it the first of it."""
         self.head = head
+        self._tail = Tail()
         if head.status in self.yields:
             self.end, self.refusal = End.YIELDED, refusal_of(head.status, b"")
             return b""
@@ -253,6 +295,8 @@ class Relay:
     def _open(self, head: AnswerHead, data: bytes) -> bytes:
         """Send the head, choose the passing mode, pass the first bytes."""
         out = b""
+        if self._tail is _NOTHING:
+            self._tail = Tail()
         if self.committed:
             as_it_is = self.framing == b"chunked" and head.chunked and self.echo is None
             self._mode = _AS_CHUNKS if as_it_is else _DECODED
@@ -273,25 +317,25 @@ class Relay:
         self.committed = True
         self.framing = framing
         self.events = head.is_events
-        parts = [status_line(head.status), head.fields if fields is None else fields]
+        parts = [head.opening] if fields is None else [status_line(head.status), fields]
         parts.append(self.own)
         if framing == b"length":
             parts.append(b"\r\ncontent-length: %d" % (self._length or 0))
         elif framing == b"chunked":
             parts.append(b"\r\ntransfer-encoding: chunked")
-        parts.append(b"\r\nconnection: close\r\n\r\n" if self.close else END)
+        parts.append(_CLOSING if self.close else END)
         return b"".join(parts)
 
     # -- bodies as they are ----------------------------------------------------------------------
 
-    def _feed_chunks(self, data: bytes) -> bytes:
-        scanner, tail = self._scanner, self._tail
-        assert scanner is not None  # set with the mode
+    def _feed_chunks(self, scanner: ChunkScanner, data: bytes) -> bytes:
+        pieces: list[bytes] = []
         try:
-            out = scanner.feed(data, tail.pieces)
+            out = scanner.feed(data, pieces)
         except FramingError as error:
             return self.fail(refused.bad_answer(self.model, str(error)))
-        tail.grown(len(data))
+        for piece in pieces:
+            self._tail.note(piece)
         if scanner.ended:
             return out + self._finish() if out else self._finish()
         return out
@@ -302,7 +346,7 @@ class Relay:
             if left < 0:
                 self.reusable = False
                 data = data[:left]
-            self.end = End.COMPLETE
+            self.end = _COMPLETE
         self._tail.note(data)
         return data
 
@@ -388,15 +432,15 @@ class Relay:
 
     def _finish(self) -> bytes:
         """The upstream has ended its answer properly, as far as framing goes."""
-        head, face, scanner = self.head, self.face, self._scanner
+        head, face, scanner, tail = self.head, self.face, self._scanner, self._tail
         assert head is not None  # only called once there is one
         if scanner is not None and scanner.rest:
             self.reusable = False
         if self._mode == _HOLDING:
             return self._finish_held(head)
-        cut = self._unverified and not self._tail.closes_json
+        cut = self._unverified and not tail.closes_json
         if self.events and self.expects_done and face is not None:
-            cut = cut or not self._tail.has_end_mark(face.protocol, framed=head.chunked)
+            cut = cut or not tail.has_end_mark(face.protocol, framed=head.chunked)
         if cut:
             reusable = self.reusable
             out = self.fail(refused.answer_cut(self.model))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import msgspec
@@ -42,7 +43,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Asked:
-    """What a body asks for."""
+    """What a body asks for. Requests for the same may share one."""
 
     model: str | None
     stream: bool
@@ -56,11 +57,16 @@ class Asked:
     """The value of that member of a JSON body, as JSON."""
 
 
-class _Typed(msgspec.Struct):
+class _Typed(msgspec.Struct, gc=False):
     model: str | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     keep_alive: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
+
+_MODEL_KEY = b'"model"'
+_TRUE = msgspec.Raw(b"true")
+_NAME = 200
+"""Characters of a model's name that is remembered."""
 
 _typed = msgspec.json.Decoder(_Typed).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -70,6 +76,11 @@ _AFTER = re.compile(rb"[ \t\r\n]*([,}])")
 _OPEN = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _STRUCTURE = re.compile(rb'["\[\]{},]')
+
+
+@lru_cache(maxsize=1024)
+def _asked(model: str | None, stream: bool) -> Asked:
+    return Asked(model, stream)
 
 
 def read_json(body: Bytes) -> Asked:
@@ -85,14 +96,11 @@ def read_json(body: Bytes) -> Asked:
             typed = _typed(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _unreadable(body, error) from None
-        model = typed.model
-        asked = Asked(
-            None if model is msgspec.UNSET else model,
-            typed.stream is not msgspec.UNSET and bytes(typed.stream) == b"true",
-        )
+        model = None if typed.model is msgspec.UNSET else typed.model
+        stream = typed.stream == _TRUE
         if typed.keep_alive is not msgspec.UNSET:
-            asked.keep_alive = bytes(typed.keep_alive)
-        return asked
+            return Asked(model, stream, keep_alive=bytes(typed.keep_alive))
+        return _asked(model, stream) if model is None or len(model) <= _NAME else Asked(model, stream)
     entries = find_entries(body)
     model_value, stream, keep_alive = None, False, None
     for entry in entries:
@@ -119,7 +127,9 @@ def read_multipart(body: Bytes, content_type: bytes) -> Asked:
 def _names_model_once(body: bytes) -> bool:
     if b"\\" in body and b"\\u00" in body:
         return False  # some key may be spelled with escapes
-    return body.count(b'"model"') <= 1
+    # Backwards: CPython searches twice as fast in that direction.
+    last = body.rfind(_MODEL_KEY)
+    return last < 0 or body.rfind(_MODEL_KEY, 0, last + len(_MODEL_KEY) - 1) < 0
 
 
 def _string(value: bytes) -> str:

@@ -26,10 +26,6 @@ from router.ports import (
 from router.upstream import UpstreamPool
 from router.wheel import Wheel
 
-SCRATCH_BYTES = 256 * 1024
-"""Everything but large bodies is read into one buffer for all connections: the loop reads one socket at a
-time, and an idle connection holds nothing."""
-
 
 class Stoppable(Protocol):
     """A drain, as far as closing goes."""
@@ -92,7 +88,7 @@ class Shared:
         "_idle", "authorizer", "budget", "buffers", "connections_of", "control", "control_heads", "cors",
         "counters", "directory",
         "drains", "engine_heads", "limits", "now", "pool", "recorder", "refusals", "request_heads",
-        "request_id", "scratch", "scratch_view", "spawn", "upstreams", "wheel",
+        "request_id", "spawn", "upstreams", "wheel",
     )  # fmt: skip
 
     def __init__(self, ports: FrontPorts, limits: FrontLimits, wheel: Wheel) -> None:
@@ -118,8 +114,6 @@ class Shared:
         self.request_heads: HeadCache[RequestHead] = HeadCache(partial(parse_request_head, max_fields=fields))
         self.engine_heads: HeadCache[AnswerHead] = HeadCache(parse_engine_head)
         self.control_heads: HeadCache[AnswerHead] = HeadCache(parse_answer_head)
-        self.scratch = bytearray(SCRATCH_BYTES)
-        self.scratch_view = memoryview(self.scratch)
         self.drains: set[Stoppable] = set()
         """Answers whose client is gone and which are read on."""
         self._idle: asyncio.Future[None] | None = None

@@ -10,7 +10,7 @@ import re
 from registry.capability import Protocol as ApiProtocol
 
 _KEPT = 8192
-_LIMIT = 16384
+LIMIT = 16384
 """Bytes held per stream; cut back to `_KEPT` when above. A last event with usage is under 1 KB."""
 _NEAR = 320
 """Where the usage of nearly every answer lies, counted from its end."""
@@ -21,41 +21,47 @@ _RESPONSES_END = re.compile(rb"response\.(?:completed|incomplete|failed)")
 
 
 class Tail:
-    """Collects payload; `pieces` may be appended to directly as long as `grown` is told."""
+    """Collects payload, by `note`; whoever has many whole chunks to tell of appends to `chunks`, and adds to
+    `size`, without a call."""
 
-    __slots__ = ("_size", "pieces")
+    __slots__ = ("_pieces", "chunks", "size")
 
     def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self._size = 0
+        self._pieces: list[bytes] = []
+        self.chunks: list[bytes] = []
+        """Chunks with their framing, which came after all that was noted."""
+        self.size = 0
+        """Bytes collected; above `LIMIT`, `cut` is to be called."""
 
     def note(self, payload: bytes) -> None:
         """Another piece of the answer."""
-        self.pieces.append(payload)
-        self.grown(len(payload))
+        if self.chunks:
+            self._take_apart()
+        self._pieces.append(payload)
+        self.size += len(payload)
+        if self.size > LIMIT:
+            self.cut()
 
-    def grown(self, size: int) -> None:
-        """*size* bytes (about) were appended to `pieces`."""
-        self._size += size
-        if self._size > _LIMIT:
-            kept = b"".join(self.pieces)[-_KEPT:]
-            self.pieces[:] = (kept,)
-            self._size = len(kept)
+    def cut(self) -> None:
+        """Forget all but the last bytes."""
+        kept = self._all()[-_KEPT:]
+        self._pieces = [kept]
+        self.size = len(kept)
 
     @property
     def between_events(self) -> bool:
         """What has passed ends with a whole event, or nothing has."""
-        end = b"".join(self.pieces[-4:])
+        end = self._all()[-4:]
         return not end or end.endswith((b"\n\n", b"\n\r\n", b"\r\r"))
 
     @property
     def closes_json(self) -> bool:
         """The last byte could be the end of a JSON document."""
-        return b"".join(self.pieces).rstrip().endswith((b"}", b"]"))
+        return self._all().rstrip().endswith((b"}", b"]"))
 
     def has_end_mark(self, protocol: ApiProtocol, *, framed: bool) -> bool:
         """Whether the stream said that it is complete; *framed*: its framing has an end of its own."""
-        tail = b"".join(self.pieces)
+        tail = self._all()
         if tail.rstrip().endswith(b"[DONE]"):
             return True
         if protocol is ApiProtocol.ANTHROPIC:
@@ -66,14 +72,30 @@ class Tail:
         return False
 
     def usage(self, *, events: bool) -> tuple[int, int]:
-        """Tokens (prompt, completion) as the last of the *events*, or the document, tells; else zeros."""
-        pieces = self.pieces
-        tail = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        # Quotes inside JSON strings are escaped: these bytes can only be a key.
-        at = tail.rfind(b'"usage"', max(0, len(tail) - _NEAR))
+        """See `usage_in`."""
+        return usage_in(self._all(), events=events)
+
+    def _all(self) -> bytes:
+        if self.chunks:
+            self._take_apart()
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    def _take_apart(self) -> None:
+        """Make pieces of the chunks."""
+        self._pieces += [chunk[chunk.index(b"\n") + 1 : -2] for chunk in self.chunks]
+        self.chunks.clear()
+
+
+def usage_in(tail: bytes, *, events: bool) -> tuple[int, int]:
+    """Tokens (prompt, completion) as the last of the *events*, or the document, that *tail* ends with tells;
+    else zeros."""
+    # Quotes inside JSON strings are escaped: these bytes can only be a key.
+    at = tail.rfind(b'"usage"', max(0, len(tail) - _NEAR))
+    if at < 0:
+        at = tail.rfind(b'"usage"') if events else tail.find(b'"usage"')
         if at < 0:
-            at = tail.rfind(b'"usage"') if events else tail.find(b'"usage"')
-            if at < 0:
-                return 0, 0
-        prompt, completion = _PROMPT_TOKENS.search(tail, at), _COMPLETION_TOKENS.search(tail, at)
-        return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0
+            return 0, 0
+    prompt, completion = _PROMPT_TOKENS.search(tail, at), _COMPLETION_TOKENS.search(tail, at)
+    return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from router.ports import Lease
+from router.ports import Bytes, Lease
 from router.wheel import TICK
 
 CONNECT_TIMEOUT = 5.0
@@ -46,12 +46,14 @@ class Taker(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an engine (or to the control app). Has a taker while a request is on it."""
 
-    __slots__ = ("idle_since", "key", "lost", "reused", "taker", "transport")
+    __slots__ = ("idle_since", "key", "lost", "reused", "taker", "transport", "write")
 
     def __init__(self, key: PoolKey) -> None:
         self.key = key
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         """Set when the connection is made."""
+        self.write: Callable[[Bytes], None]
+        """The transport's."""
         self.taker: Taker | None = None
         self.reused = False
         """It has carried a request before: that it is lost may only mean that the engine tired of waiting."""
@@ -64,6 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.write = self.transport.write
 
     def data_received(self, data: bytes) -> None:
         taker = self.taker
@@ -128,12 +131,12 @@ class UpstreamPool:
         """Connections without a request."""
         return sum(len(free) for free in self._free.values())
 
-    def take(self, lease: Lease) -> UpstreamConnection | None:
+    def take(self, lease: Lease, now: float) -> UpstreamConnection | None:
         """An idle connection to the lease's incarnation that is young enough to be believed."""
         free = self._free.get((lease.host, lease.port, lease.generation))
         if not free:
             return None
-        oldest = self._now() - self._idle
+        oldest = now - self._idle
         while free:
             connection = free.pop()
             if connection.lost:

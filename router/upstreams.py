@@ -27,6 +27,7 @@ class FleetUpstreams:
 
     def __init__(self, supervisor: Supervisor, endpoints: Endpoints) -> None:
         self._supervisor = supervisor
+        self._lease_now = supervisor.pool.lease_now
         self._endpoints = endpoints
         self.after: Upstreams | None = None
         """Set when another daemon takes over: whoever waits here is sent there."""
@@ -36,7 +37,7 @@ class FleetUpstreams:
         model: Any = route.handle
         if model.endpoint is not None:
             return self._endpoints.lease(model)
-        return self._supervisor.lease_now(model.id)
+        return self._lease_now(model.id)
 
     def standing(self, model: Model) -> Standing:
         """How soon *model* can answer. Takes no picture of the fleet: it is asked for many models at once."""

@@ -12,16 +12,13 @@ from supervisor.ports import Timer
 class SystemClock:
     """`Clock` over a running event loop."""
 
+    __slots__ = ("_loop", "now", "wall")
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self._loop.time()
-
-    def wall(self) -> float:
-        """Unix seconds."""
-        return time.time()
+        # The functions themselves: every request asks for the time.
+        self.now: Callable[[], float] = loop.time
+        self.wall: Callable[[], float] = time.time
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """A timer of the loop."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
 
 from registry.engine import DeviceId, ModelId
 from registry.model import Model
@@ -37,10 +36,8 @@ MEASURE_EVERY = 5.0
 """Seconds between two looks at what the trees really hold: a footprint grows slowly."""
 
 
-class _Given(StrEnum):
-    """Outcome of a lease that nobody came to use."""
-
-    BACK = "abandoned"
+_UNUSED = "abandoned"
+"""Outcome of a lease that nobody came to use."""
 
 
 class Supervisor:
@@ -196,7 +193,7 @@ class Supervisor:
 
         def granted(lease: InstanceLease) -> None:
             if future.done():
-                lease.release(_Given.BACK)
+                lease.release(_UNUSED)
             else:
                 future.set_result(lease)
 
@@ -213,7 +210,7 @@ class Supervisor:
             waiter.cancel()
             if future.done() and not future.cancelled() and future.exception() is None:
                 # Granted and cancelled in the same turn of the loop.
-                future.result().release(_Given.BACK)
+                future.result().release(_UNUSED)
             raise
 
     def ask(
@@ -298,7 +295,7 @@ class Supervisor:
         if instance.state in (State.BACKOFF, State.FAILED):
             instance.stop()
         lease = await self.lease(model, timeout=timeout)
-        lease.release(_Given.BACK)
+        lease.release(_UNUSED)
         return snapshot.instance_view(self, instance)
 
     async def unload(self, model: ModelId, *, force: bool = False) -> InstanceView:

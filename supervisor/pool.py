@@ -20,13 +20,8 @@ from supervisor.ports import Clock, Timer
 LOOPBACK = "127.0.0.1"
 
 
-class Outcome(Protocol):
-    """How a lease ended; `router.ports.Outcome` is it. Only the value matters here."""
-
-    @property
-    def value(self) -> str:
-        """`upstream_failed` makes us look at the instance; everything else is fine."""
-        ...
+FAILED = "upstream_failed"
+"""The one outcome of a lease (`router.ports.Outcome`) that makes us look at its instance."""
 
 
 class InstanceLease:
@@ -38,8 +33,9 @@ class InstanceLease:
     tls = False
 
     def __init__(self, instance: Instance, pool: Pool) -> None:
-        record = instance.record
-        assert record is not None, f"{instance.id} is published without a tree"
+        child = instance.child
+        assert child is not None, f"{instance.id} is published without a tree"
+        record = child.record
         self._instance = instance
         self._pool = pool
         self._released = False
@@ -60,13 +56,17 @@ class InstanceLease:
         if not self._released:
             self._instance.keep(seconds)
 
-    def release(self, outcome: Outcome) -> None:
-        """Give it back; an outcome of `upstream_failed` also puts the instance in doubt."""
+    def release(self, outcome: str) -> None:
+        """Give it back; an outcome of `FAILED` also puts the instance in doubt."""
         if self._released:
             return
         self._released = True
-        del self._instance.held[self]
-        self._pool.returned(self._instance, self.generation, failed=outcome.value == "upstream_failed")
+        instance, pool = self._instance, self._pool
+        del instance.held[self]
+        if outcome == FAILED or pool.waiting:
+            pool.returned(instance, self.generation, failed=outcome == FAILED)
+        else:
+            instance.lease_returned()  # what `returned` does when nobody waits
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +127,7 @@ class Pool:
     def lease_now(self, model: ModelId) -> InstanceLease | None:
         """A lease on a ready instance with a free slot; None when there is none or others wait before."""
         instance = self._ready.get(model)
-        if instance is None or model in self._queues:
+        if instance is None or (self._queues and model in self._queues):
             return None
         limit = instance.model.concurrency
         if limit is not None and instance.leases >= limit:

@@ -10,7 +10,7 @@ from registry.engine import ModelId
 from supervisor.policy import Policy
 from supervisor.pool import InstanceLease
 from supervisor.ports import EventKind
-from tests.support.fakes import FakeOutcome, FakeWorld, Fleet, Script, make_model
+from tests.support.fakes import FakeWorld, Fleet, Script, make_model
 
 POLICY = Policy(request_timeout=1e9, queue_per_model=10**6, queue_total=10**6)
 """The defaults; but nobody is refused here: who waits too long must show in the figures."""
@@ -47,7 +47,7 @@ class _Run:
     def granted(self, number: int, lease: InstanceLease) -> None:
         at, _, service = self.trace.arrivals[number]
         self.waits[number] = max(self.fake.clock.now() - self.begin - at, 0.0)
-        self.fake.clock.call_later(service, lambda: lease.release(FakeOutcome("served")))
+        self.fake.clock.call_later(service, lambda: lease.release("served"))
 
 
 def run_ours(trace: Trace, policy: Policy = POLICY) -> Outcome:

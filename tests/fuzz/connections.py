@@ -16,10 +16,11 @@ from registry.capability import Endpoint
 from registry.capability import Protocol as ApiProtocol
 from router.answer_head import parse_answer_head, parse_engine_head
 from router.connection import FrontConnection
+from router.ending import End
 from router.head_cache import HeadCache
 from router.openai import FACES
 from router.ports import FrontLimits, Holder, Outcome, Refusal, RequestRecord, Route, Upstreams
-from router.relay import End, Relay
+from router.relay import Relay
 from router.shared import FrontPorts, Shared
 from router.wheel import Wheel
 from tests.fuzz import references
@@ -95,16 +96,22 @@ def _talk(shared: Shared, pieces: list[bytes]) -> bool:
     """Let the front hear *pieces*; whether it refused to go on, which its last record then says."""
     connections: set[FrontConnection] = set()
     connection, transport = FrontConnection(shared, connections), _Transport()
+    transport.protocol = connection
     connection.connection_made(cast("asyncio.Transport", transport))
     for piece in pieces:
         if transport.closing:
             break
         while piece:
-            view = connection.get_buffer(-1)
-            taken = min(len(view), len(piece))
-            view[:taken] = piece[:taken]
+            reader = transport.protocol
+            if isinstance(reader, asyncio.BufferedProtocol):
+                view = cast("memoryview", reader.get_buffer(-1))
+                taken = min(len(view), len(piece))
+                view[:taken] = piece[:taken]
+                reader.buffer_updated(taken)
+            else:
+                taken = len(piece)
+                connection.data_received(piece)
             piece = piece[taken:]
-            connection.buffer_updated(taken)
             _answer_control(connection)
     assert not transport.aborted, "our own fault"
     refused = connection._lingered >= 0
@@ -141,6 +148,10 @@ class _Transport:
     def __init__(self) -> None:
         self.written = b""
         self.closing = self.aborted = False
+        self.protocol: asyncio.BaseProtocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
 
     def get_extra_info(self, name: str) -> None:
         return None
@@ -229,6 +240,7 @@ class _Asked:
     committed: bool
     plain: bool
     face: ApiProtocol | None
+    as_it_is: bool
     done: bool
     ends: bool
 
@@ -242,6 +254,7 @@ class _Asked:
             committed=committed,
             plain=committed and bool(code & 16),
             face=face,
+            as_it_is=face is not None and not committed and bool(code & 16),
             done=bool(code & 32),
             ends=not code & 64,
         )
@@ -250,7 +263,7 @@ class _Asked:
         face = None if self.face is None else FACES[self.face]
         heads = HeadCache(parse_answer_head if face is None else parse_engine_head)
         relay = Relay(heads, model="m", face=face, minor=self.minor, own=b"x-request-id: r")
-        relay.bodyless, relay.expects_done = self.bodyless, self.done
+        relay.bodyless, relay.as_it_is, relay.expects_done = self.bodyless, self.as_it_is, self.done
         if self.committed:
             relay.promise(events=not self.plain)
         return relay

@@ -89,11 +89,11 @@ def _check_cache(data: bytes, head: RequestHead | None) -> None:
         # Of two heads that differ in their length only, the second is taken from memory.
         alike = _LENGTH.sub(partial(_with_length, value), data)
         try:
-            cache.take(alike)
+            cache.take(alike, len(alike))
         except RefusedError:
             pass
     try:
-        taken, length = cache.take(data)
+        taken, length = cache.take(data, len(data))
     except RefusedError:
         assert head is None, "a cached head is refused"
         return
@@ -119,8 +119,12 @@ def _check_forwarded(head: RequestHead, expected: references.Head) -> None:
     if not head.trace:
         through = [item for item in through if item[0] not in (b"traceparent", b"tracestate")]
     bare = [item for item in through if item[0] not in _CONTROL_ONLY]
-    engine = engine_head(head, b"/v1/x", b"127.0.0.1:1", key="k", length=len(_BODY), request_id=b"r")
-    _check_one(engine + _BODY, _BODY, [*bare, (b"authorization", b"Bearer k")])
+    engine = engine_head(head, ("127.0.0.1", 1, "k", b"/v1/x"))
+    _check_one(
+        b"%bx-request-id: r\r\ncontent-length: %d\r\n\r\n%b" % (engine, len(_BODY), _BODY),
+        _BODY,
+        [*bare, (b"authorization", b"Bearer k")],
+    )
     tunnel = tunnel_head(head, b"/v1/realtime", b"127.0.0.1:1", key="", request_id=b"r")
     _check_one(tunnel, b"", [*bare, (b"connection", b"Upgrade"), (b"upgrade", b"websocket")])
     control = control_head(head, length=len(_BODY), request_id=b"r")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -18,8 +18,8 @@ from registry.virtual import Standing, Warmth
 from router.directory import CatalogDirectory
 from router.heads import parse_request_head
 from router.keys import Grant, Key, KeyHolder, Use
-from router.plan import Plan, plan
-from router.ports import Holder
+from router.plan import Others, Plan, plan
+from router.ports import Bytes, Holder, Route
 from router.refused import RefusedError
 from tests.support.models import catalog_of, command
 
@@ -41,16 +41,35 @@ def holder(*models: str) -> KeyHolder:
     return KeyHolder(Grant(Key("k", b"", models=frozenset(models)), Use(), "inner"))
 
 
-def planned(model: str | None, path: str = CHAT, who: Holder | None = None, **body: Any) -> Plan:
+class Made(NamedTuple):
+    """A plan and the body that goes with it."""
+
+    plan: Plan
+    pieces: list[Bytes]
+
+    @property
+    def route(self) -> Route:
+        return self.plan.route
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def others(self) -> Others | None:
+        return self.plan.others
+
+
+def planned(model: str | None, path: str = CHAT, who: Holder | None = None, **body: Any) -> Made:
     return planned_by(CatalogDirectory(catalog_of(MODELS)), model, path, who, **body)
 
 
 def planned_by(
     directory: CatalogDirectory, model: str | None, path: str = CHAT, who: Holder | None = None, **body: Any
-) -> Plan:
+) -> Made:
     head = parse_request_head(HEAD, max_fields=100)
     named = {} if model is None else {"model": model}
-    return plan(json.dumps({**named, **body}).encode(), head, ENDPOINTS[path], directory, holder=who)
+    return Made(*plan(json.dumps({**named, **body}).encode(), head, ENDPOINTS[path], directory, holder=who))
 
 
 def message(*parts: Any) -> list[dict[str, Any]]:
@@ -125,12 +144,12 @@ def several(standing: dict[str, Standing] | None = None) -> CatalogDirectory:
     return CatalogDirectory(catalog, lambda model: (standing or {}).get(model.id, Standing()))
 
 
-def asked_in_turn(made: Plan) -> list[str]:
+def asked_in_turn(made: Made) -> list[str]:
     others = () if made.others is None else made.others.routes
     return [made.route.model, *(route.model for route in others)]
 
 
-def told(made: Plan) -> Any:
+def told(made: Made) -> Any:
     return json.loads(b"".join(made.pieces))
 
 

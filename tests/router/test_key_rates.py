@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.auth import Auth
+from router.heads import parse_request_head
 from router.keys import Key, KeyHolder
 from router.ports import Refusal
 
@@ -30,7 +31,8 @@ def auth(**limits: int | None) -> tuple[Auth, Wall]:
 
 
 def ask(found: Auth, path: str = PATH) -> KeyHolder | Refusal:
-    verdict = found({b"authorization": b"Bearer secret"}, path)
+    head = b"POST %b HTTP/1.1\r\nhost: a\r\nauthorization: Bearer secret\r\n\r\n" % path.encode()
+    verdict = found(parse_request_head(head, max_fields=100))
     assert isinstance(verdict, KeyHolder | Refusal)
     return verdict
 
@@ -86,3 +88,17 @@ def test_no_minute_sees_twice_the_rate_whatever_the_clock_does(rate: int, steps:
         forward += max(step, 0.0)
         let_in += isinstance(ask(found), KeyHolder)
     assert let_in <= rate + forward * rate / 60 + 1
+
+
+def test_a_head_that_was_let_in_is_not_believed_once_the_keys_have_changed() -> None:
+    found, _ = auth()
+    head = parse_request_head(
+        b"POST %b HTTP/1.1\r\nhost: a\r\nauthorization: Bearer secret\r\n\r\n" % PATH.encode(), max_fields=100
+    )
+    assert [type(found(head)) for _ in range(3)] == [KeyHolder] * 3
+    found.publish([Key("other", sha256(b"another").digest())])
+    assert isinstance(found(head), Refusal)
+    found.publish([Key("k", sha256(b"secret").digest(), models=frozenset({"m"}))])
+    holder = found(head)
+    assert isinstance(holder, KeyHolder)
+    assert holder.objects_to("n") is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,18 +13,27 @@ from hypothesis import strategies as st
 
 from registry.capability import Protocol as ApiProtocol
 from router.answer_head import parse_engine_head
-from router.chunks import ChunkScanner, FramingError, chunk
+from router.chunks import SIZE_LINES, ChunkScanner, FramingError, chunk
 from router.echo import ModelEcho
+from router.ending import End
 from router.head_cache import HeadCache
 from router.heads import RequestHead, parse_request_head
 from router.limits import BodyBudget, BufferStore
 from router.openai import FACES
 from router.refused import RefusedError
-from router.relay import End, Relay
+from router.relay import Relay
 from router.tail import Tail
 from router.wheel import NEVER, Wheel
 
 HEADS_SEEN = HeadCache(parse_engine_head)
+
+
+def take(cache: HeadCache[Any], data: bytes) -> tuple[Any, int | None]:
+    """The head that is all of *data*."""
+    found: tuple[Any, int | None] = cache.take(data, len(data))
+    return found
+
+
 QUICK = settings(max_examples=50, deadline=None)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 
@@ -52,6 +62,40 @@ def test_any_split_of_a_chunked_body_gives_the_same(
             assert passed == b"" or passed.endswith(b"\r\n")
     assert scanner.ended
     assert (b"".join(payload), passed, scanner.rest) == (b"".join(pieces), framed, after)
+
+
+def test_a_listed_size_line_is_that_of_a_whole_chunk_and_of_nothing_else() -> None:
+    for whole, line in enumerate(SIZE_LINES):
+        data = line + bytes(max(0, whole - len(line) - 2)) + b"\r\n"
+        if len(data) != whole:
+            assert len(line) > whole  # no chunk is that long, and nothing of that length begins like this
+            assert whole < 6 or whole in (21, 262)
+            continue
+        scanner, payload = ChunkScanner(), list[bytes]()
+        assert scanner.feed(data, payload) == data
+        assert scanner.fresh
+        assert payload == [data[len(line) : -2]]
+
+
+@QUICK
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6), CUTS, CUTS)
+def test_the_tail_is_the_same_however_chunks_are_split(
+    pieces: list[bytes], cuts: list[int], others: list[int]
+) -> None:
+    end = b"data: [DONE]\n\n"
+    framed = b"".join(chunk(piece) for piece in (*pieces, end)) + b"0\r\n\r\n"
+    tails = []
+    for where in (cuts, others, list(itertools.accumulate(len(chunk(piece)) for piece in pieces))):
+        relay = Relay(HEADS_SEEN, model="m", face=FACES[ApiProtocol.OPENAI], minor=1, own=b"x-request-id: r")
+        relay.as_it_is = True
+        out = relay.feed(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        passed = b"".join(relay.feed(part) for part in split(framed, where))
+        assert out.endswith(b"\r\n\r\n")
+        assert (passed, relay.end) == (framed, End.COMPLETE)
+        tails.append(relay._tail._all())
+    assert tails == [b"".join((*pieces, end))] * 3
 
 
 @pytest.mark.parametrize(
@@ -120,7 +164,7 @@ def test_usage_is_read_from_the_end_whatever_came_before() -> None:
         tail.note(b'data: {"choices":[{"delta":{"content":"\\"usage\\": {\\"prompt_tokens\\": 1}"}}]}\n\n')
     tail.note(b'data: {"usage":{"prompt_tokens":7,"completion_tokens":9,"x":{"y":1}}}\n\ndata: [DONE]\n\n')
     assert tail.usage(events=True) == (7, 9)
-    assert sum(map(len, tail.pieces)) < 20_000
+    assert tail.size < 20_000
     tail = Tail()
     tail.note(b'{"usage": {"input_tokens": 3, "output_tokens": 4}}')
     assert tail.usage(events=True) == (3, 4)
@@ -144,15 +188,15 @@ def test_the_head_cache_tells_each_request_its_own_length_and_stays_small() -> N
 
     cache = HeadCache(parse)
     for length in (b"5", b"77", b"900"):
-        head, declared = cache.take(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % length)
+        head, declared = take(cache, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\n\r\n" % length)
         assert declared == int(length)
         assert head.path == "/"
     assert len(parsed) == 1
     for i in range(1000):
-        cache.take(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % i)
-        cache.take(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: %d\r\n\r\n" % i)
+        take(cache, b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % i)
+        take(cache, b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: %d\r\n\r\n" % i)
     assert len(cache) <= 256
-    cache.take(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 5000 + b"\r\n\r\n")
+    take(cache, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 5000 + b"\r\n\r\n")
     assert all(len(key) <= 4096 for key in cache._known)
 
 
@@ -160,11 +204,11 @@ def test_the_head_cache_tells_each_request_its_own_length_and_stays_small() -> N
 def test_the_head_cache_never_believes_an_odd_length(value: bytes) -> None:
     cache = HeadCache(lambda data: parse_request_head(data, max_fields=100))
     good = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
-    cache.take(good)
+    take(cache, good)
     with pytest.raises(RefusedError):
-        cache.take(good.replace(b": 5", b": " + value))
+        take(cache, good.replace(b": 5", b": " + value))
     with pytest.raises(RefusedError):
-        cache.take(good.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"))
+        take(cache, good.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"))
 
 
 @pytest.mark.parametrize(

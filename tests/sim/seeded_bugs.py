@@ -14,7 +14,7 @@ from supervisor.errors import SupervisorError
 from supervisor.instance import Instance
 from supervisor.lifecycle import Event, State
 from supervisor.policy import Policy
-from supervisor.pool import InstanceLease, Pool
+from supervisor.pool import FAILED, InstanceLease, Pool
 from supervisor.reaping import Reaping
 
 Patch = tuple[object, str, object]
@@ -76,10 +76,10 @@ def _ignore_the_queue_on_the_fast_path() -> tuple[Patch, ...]:
 
 
 def _count_one_lease_twice() -> tuple[Patch, ...]:
-    def release(self: InstanceLease, outcome: Any) -> None:
+    def release(self: InstanceLease, outcome: str) -> None:
         self._instance.held.pop(self, None)
         if self._instance.leases:
-            self._pool.returned(self._instance, self.generation, failed=outcome.value == "upstream_failed")
+            self._pool.returned(self._instance, self.generation, failed=outcome == FAILED)
 
     return ((InstanceLease, "release", release),)
 

@@ -27,7 +27,7 @@ from tests.sim.trace import (
     Trace,
     Unload,
 )
-from tests.support.fakes import FakeCheck, FakeChild, FakeOutcome, FakeWorld, Fleet, Script, make_model
+from tests.support.fakes import FakeCheck, FakeChild, FakeWorld, Fleet, Script, make_model
 
 
 def model_of(plan: ModelPlan) -> Model:
@@ -364,8 +364,8 @@ class Simulation:
         if lease is not None:
             self.leased[client.asked.model].discard(client)
             self.watch.gives_back(client.asked.model)
-            lease.release(FakeOutcome(outcome))
-            lease.release(FakeOutcome(outcome))  # the front may say so twice
+            lease.release(outcome)
+            lease.release(outcome)  # the front may say so twice
             client.over()
 
     def _cut(self, model: ModelId) -> None:

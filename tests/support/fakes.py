@@ -420,19 +420,12 @@ class Request:
     def done(self, outcome: str = "served") -> None:
         """Give the lease back."""
         assert self.lease is not None, f"{self.model}: no lease, error {self.error!r}"
-        self.lease.release(FakeOutcome(outcome))
+        self.lease.release(outcome)
 
     @property
     def open(self) -> bool:
         """Neither leased nor refused yet."""
         return self.lease is None and self.error is None
-
-
-@dataclass(frozen=True, slots=True)
-class FakeOutcome:
-    """An outcome by name."""
-
-    value: str
 
 
 @dataclass(slots=True)

@@ -290,7 +290,7 @@ class World:
             spawn=self._spawn,
             now=self.time,
             request_ids=lambda: f"req-{len(self.records)}",
-            authorizer=lambda headers, path: self.objection,
+            authorizer=lambda head: self.objection,
         )
         self.front = Front(ports, limits=self._limits, timer=False)
         (server,) = await self.front.start()
