@@ -1,4 +1,4 @@
-"""`modelyard config`: what the daemon would read, judged and shown without starting it."""
+"""`modelyard config`: what the daemon would read, judged and shown without starting it; and reloading it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from cli import terminal
 from cli.errors import Status
 from cli.options import json_option
+from cli.reloading import apply, plan
 
 
 class ConfigProblem(TypedDict):
@@ -57,7 +58,11 @@ _config = click.option(
 
 @click.group()
 def config() -> None:
-    """Check and show the configuration."""
+    """Check and show the configuration, and put a changed one into force."""
+
+
+config.add_command(plan)
+config.add_command(apply)
 
 
 @config.command()

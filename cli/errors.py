@@ -11,6 +11,8 @@ class Status(IntEnum):
     OK = 0
     FAILURE = 1
     USAGE = 2
+    CHANGES = 3
+    """`config plan --exit-code`: something would change. Not 2: that is a mistyped option."""
     UNREACHABLE = 69
     """No daemon answers (EX_UNAVAILABLE)."""
     ALREADY_RUNNING = 75

@@ -166,9 +166,20 @@ def summary(url: str, answer: Mapping[str, Any]) -> list[str]:
     ]
     if answer.get("not_ready_because"):
         lines.append(f"not ready: {answer['not_ready_because']}")
+    lines += configuration(answer.get("configuration") or {})
     active = sum(is_active(one) for one in known)
     flying, waiting = (sum(int(one.get(key) or 0) for one in known) for key in ("in_flight", "waiting"))
     return [*lines, f"{len(known)} models, {active} active, {flying} requests in flight, {waiting} waiting"]
+
+
+def configuration(state: Mapping[str, Any]) -> list[str]:
+    """What is to be said of the configuration: nothing, when all of it is in force."""
+    lines = [f"configuration not taken over: {line}" for line in str(state.get("error") or "").splitlines()]
+    lines += [
+        f"{one['model']} keeps its old definition: {one['cause']}" for one in state.get("rolled_back") or ()
+    ]
+    left = state.get("left_for_restart")
+    return [*lines, f"not before `modelyard restart`: {', '.join(left)}"] if left else lines
 
 
 @click.command()

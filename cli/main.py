@@ -37,7 +37,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "service": ("cli.service", "Keep the daemon running under systemd or launchd."),
     "doctor": ("cli.doctor", "Say what is wrong with this machine, and how to mend it."),
     "key": ("cli.keys", "Make, list and revoke the keys that let callers in."),
-    "config": ("cli.configuration", "Check the configuration."),
+    "config": ("cli.configuration", "Check the configuration, and reload it."),
     "completion": ("cli.completion", "Print the completion script for a shell."),
     "version": ("cli.version", "Show the version of the command and of the daemon."),
 }

@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Loaded:
     """The file; None when there is none and everything is the default."""
     written: Document = Document(None, {})
     """What stands in the file, with its lines; what it lacks is a default."""
+    digest: bytes = b""
+    """Of the file's bytes: another one, other words."""
 
 
 def find_config(explicit: Path | None, env: Mapping[str, str], cwd: Path) -> Path | None:
@@ -61,13 +64,33 @@ def find_config(explicit: Path | None, env: Mapping[str, str], cwd: Path) -> Pat
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A file that is read elsewhere: what is in it, and where it lies."""
+
+    path: Path
+    """Absolute; relative paths in it start at its folder."""
+    raw: bytes
+
+
 def load_settings(path: Path | None, env: Mapping[str, str]) -> Loaded:
     """The settings in *path* (None: the defaults), completed by *env*.
 
     Raises ConfigError with every problem that was found, not only the first.
     """
+    if path is None:
+        return _load(None, Document(None, {}), b"", env)
+    return load_draft(Draft(path, _read(path)), env)
+
+
+def load_draft(draft: Draft, env: Mapping[str, str]) -> Loaded:
+    """The settings in *draft*, as `load_settings` has those of a file."""
+    digest = sha256(draft.raw).digest()
+    return _load(draft.path, _parse(draft.path, draft.raw), digest, env)
+
+
+def _load(path: Path | None, document: Document, digest: bytes, env: Mapping[str, str]) -> Loaded:
     where = _BUILT_IN if path is None else str(path)
-    document = Document(None, {}) if path is None else _read(path)
     try:
         settings = Settings.model_validate({} if document.value is None else document.value)
     except ValidationError as error:
@@ -78,19 +101,22 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Loaded:
     if clashes:
         raise ConfigError(*clashes)
     base = Path.cwd() if path is None else path.resolve().parent
-    return Loaded(_complete(settings, base, env), path, document)
+    return Loaded(_complete(settings, base, env), path, document, digest)
 
 
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> Document:
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}; check its owner and mode"
         raise ConfigError(Problem(str(path), what)) from None
+
+
+def _parse(path: Path, raw: bytes) -> Document:
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(Problem(str(path), "larger than 1 MiB; is this the right file?"))
     try:

@@ -421,6 +421,9 @@ class Settings(Section):
     front of it, such as `yard.example.com`. Read when the daemon starts."""
     state_dir: Path | None = None
     """Unset: $STATE_DIRECTORY, else $XDG_STATE_HOME/modelyard, else ~/.local/state/modelyard."""
+    watch_config: bool = False
+    """Apply this file by itself once it has changed and stood still for two looks, a second apart. Off: a
+    saved change of a model's flags would drain and restart it, so `modelyard config apply` says when."""
     default_model: str | None = None
     """Served when a request names none."""
     ttl: Duration = 600.0

@@ -24,6 +24,7 @@ from cli.service import ServiceChange, UnitText
 from cli.service_host import ServiceState
 from cli.version import Versions
 from config.generated import refresh
+from router.control.configuration import ConfigApplied, ConfigPlan
 from router.control.dossier import ModelDossier
 from router.control.explain import Explained
 from router.control.manage import LogTail
@@ -69,6 +70,8 @@ OUTPUTS: Final[Mapping[str, type | Each]] = {
     "doctor": DoctorReport,
     "config check": ConfigChecked,
     "config show": ConfigShown,
+    "config plan": ConfigPlan,
+    "config apply": ConfigApplied,
     "key add": KeyAdded,
     "key list": KeyList,
     "key revoke": KeyRevoked,

@@ -22,12 +22,7 @@ from registry.describe import registry_id
 from registry.discovery import Candidate, Environment, Notice, discover
 from registry.engine import Installation, LaunchSpec, Machine, ModelId, Wire
 from registry.engine_choice import ENGINES, choose
-from registry.errors import (
-    ModelRequiredError,
-    ModelUnusableError,
-    RegistryError,
-    VirtualNameError,
-)
+from registry.errors import ModelRequiredError, ModelUnusableError, RegistryError, VirtualNameError
 from registry.evidence import settle_facts
 from registry.fact import Fact
 from registry.gate import Allowed, incapable, serves
@@ -137,8 +132,15 @@ class Catalog:
                     continue
                 names.add(one.id)
                 models[model_id] = _endpoint_model(model_id, full, config, one, families=self.families)
+        return self._of(models.values())
+
+    def keeping(self, kept: Mapping[ModelId, Model]) -> Catalog:
+        """This catalog with *kept* in place of the models of these ids."""
+        return self._of(kept.get(model_id, model) for model_id, model in self.models.items())
+
+    def _of(self, models: Iterable[Model]) -> Catalog:
         return _catalog(
-            models.values(),
+            models,
             also=self.also,
             notices=self.notices,
             fuzzy=self.fuzzy,

@@ -50,6 +50,18 @@ class BadQueryError(ControlError):
     code = "bad_query"
 
 
+class BadConfigError(ControlError):
+    """The configuration cannot be used, and the one before stays in force. One line per problem."""
+
+    code = "config_invalid"
+
+
+class BadDraftError(ControlError):
+    """What was sent as a configuration to plan with is none."""
+
+    code = "bad_draft"
+
+
 class NotOursError(ControlError):
     """The model runs at a configured endpoint: there is nothing here to load, unload or read logs of."""
 
@@ -106,6 +118,8 @@ TABLE: Final[Mapping[type[Exception], Row]] = MappingProxyType(
         supervisor.HandedOverError: Row(503, SERVER, retry_after=1.0),
         ControlBusyError: Row(503, SERVER, retry_after=1.0),
         BadQueryError: Row(400),
+        BadConfigError: Row(400),
+        BadDraftError: Row(400),
         NotOursError: Row(409, permanent=True),
         NoExplanationError: Row(404),
         NoLogError: Row(404),

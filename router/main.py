@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,7 @@ import structlog
 import uvloop
 
 from config.errors import ConfigError
-from config.load import Loaded, find_config, load_settings
+from config.load import Draft, Loaded, find_config, load_draft, load_settings
 from router.logs import choose_format, configure_logging
 from supervisor.errors import AlreadyRunningError
 
@@ -73,7 +74,7 @@ def serve(options: ServeOptions) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
 
     try:
-        origin = Origin(reload=lambda: _settings(options), version=options.version, demo_dir=options.demo_dir)
+        origin = Origin(partial(_settings, options), version=options.version, demo_dir=options.demo_dir)
         daemon = Daemon(loaded, origin, sink=sink, style=style)
         uvloop.run(_run(daemon))
     except AlreadyRunningError as error:
@@ -92,9 +93,15 @@ def serve(options: ServeOptions) -> int:
     return 0
 
 
-def _settings(options: ServeOptions) -> Loaded:
-    """The settings of the file, with what the command line says in their place. Raises ConfigError."""
-    loaded = load_settings(find_config(options.config, os.environ, Path.cwd()), os.environ)
+def _settings(options: ServeOptions, draft: Draft | None = None) -> Loaded:
+    """The settings of the file, or of *draft*, with what the command line says in their place.
+
+    Raises ConfigError.
+    """
+    if draft is None:
+        loaded = load_settings(find_config(options.config, os.environ, Path.cwd()), os.environ)
+    else:
+        loaded = load_draft(draft, os.environ)
     settings = loaded.settings
     over: dict[str, object] = {}
     if options.listen is not None:
@@ -131,7 +138,7 @@ async def _run(daemon: Daemon) -> None:
         if on_terminal and not sys.stderr.isatty():
             told(signal.SIGHUP)
         else:
-            daemon.reload()
+            daemon.reloading.ask()
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, told, signum)

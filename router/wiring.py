@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import faulthandler
 import os
 import random
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +21,11 @@ from config.load import Loaded
 from config.schema import Settings, parse_listen
 from registry.catalog import Catalog, build_catalog, openai_entry
 from registry.discovery import Environment
-from registry.engine import Diagnosis, Machine
+from registry.engine import Diagnosis, Machine, ModelId
 from registry.engine_choice import ENGINES
 from registry.machine import read_machine
 from registry.model import Model
+from registry.probe import ServedModel
 from router.access_log import AccessLog
 from router.auth import Auth
 from router.control.app import build_app
@@ -37,7 +37,7 @@ from router.directory import CatalogDirectory
 from router.endpoints import INSTANCE_HEADER, Endpoints
 from router.errors import refusal_for
 from router.front import Front
-from router.handover import Book, HandOverError, Predecessor
+from router.handover import Book, Predecessor
 from router.key_store import KeyStore
 from router.leaving import Leaving
 from router.live_facts import LiveFacts
@@ -45,6 +45,7 @@ from router.logs import Format, LineSink
 from router.metrics import LoopLag, Metrics, RequestRate
 from router.numbers import front_limits, policy_of
 from router.ports import Recorder, RequestRecord
+from router.reloading import Read, Reloading
 from router.service import (
     Heartbeat,
     Notifier,
@@ -73,6 +74,7 @@ from supervisor.world import World
 
 log = structlog.get_logger("modelyard")
 
+WORTH_A_WARNING = frozenset({EventKind.FAILED, EventKind.REFUSED, EventKind.ROLLED_BACK})
 ADOPT_WITHIN_SERVICE = 60.0
 """A service manager restarts a crashed daemon within seconds; a minute also covers an upgrade by hand."""
 ADOPT_WITHIN_FOREGROUND = 5.0
@@ -83,8 +85,8 @@ ADOPT_WITHIN_FOREGROUND = 5.0
 class Origin:
     """Where the daemon came from."""
 
-    reload: Callable[[], Loaded]
-    """Reads the configuration again, the command line's words on top. Raises ConfigError."""
+    read: Read
+    """Reads the configuration again."""
     version: str
     demo_dir: Path | None = None
     """`demo/models` of a source checkout."""
@@ -94,7 +96,7 @@ class Daemon:
     """One daemon: made, started, stopped."""
 
     def __init__(self, loaded: Loaded, origin: Origin, *, sink: LineSink, style: Format) -> None:
-        self._loaded = loaded
+        self.loaded = loaded
         self._sink = sink
         self._style = style
         self._origin = origin
@@ -104,16 +106,16 @@ class Daemon:
         self._watchdog = watchdog_seconds(os.environ, pid=os.getpid())
         self._notifier = Notifier.from_environment(os.environ)
         self._instance_id = secrets.token_hex(8)
-        self._environment = Environment(
+        self.environment = Environment(
             env=os.environ, engines_dir=places.engines_dir(os.environ), demo_dir=origin.demo_dir
         )
         self.tasks = TaskScope()
-        self._reloading = False
+        self.reloading = Reloading(self, origin.read)
 
     @property
     def settings(self) -> Settings:
         """Those in force."""
-        return self._loaded.settings
+        return self.loaded.settings
 
     # -- starting ----------------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class Daemon:
         # Cookies know hosts and no ports: daemons side by side need different names.
         self.auth = Auth(wall=self.clock.wall, cookie=f"modelyard_{parse_listen(settings.listen)[1]}")
         self.keys = KeyStore(self.auth, clock=self.clock, spawn=self.tasks.spawn, changed=self._keys_changed)
-        await self._load_keys(settings)
+        await self.load_keys(settings)
         self.events = EventRing(self.clock)
         holding = await before.prepared() if before is not None else {}
         self.state.sign()
@@ -151,7 +153,7 @@ class Daemon:
             clock=self.clock,
             spawn=self.tasks.spawn,
             instance_id=self._instance_id,
-            changed=self._endpoints_changed,
+            changed=self._catalog_changed,
         )
         self.live = LiveFacts(
             lambda: self.directory.catalog.models,
@@ -162,6 +164,7 @@ class Daemon:
         self.upstreams = FleetUpstreams(self.supervisor, self.endpoints)
         self._merged = self._found
         self.directory = CatalogDirectory(self._found, self.upstreams.standing)
+        self.reloading.start()
         await self.supervisor.begin(holding)
         await self._open()
         if before is not None:
@@ -211,7 +214,7 @@ class Daemon:
             ) from error
 
     def _build_catalog(self) -> Catalog:
-        return build_catalog(self.settings, self.machine, self._environment)
+        return build_catalog(self.settings, self.machine, self.environment)
 
     def _world(self) -> World:
         adopt_within = self.settings.adopt_within
@@ -300,6 +303,7 @@ class Daemon:
             seed=lambda: self.settings.seed,
             auth=self.auth,
             hand_over=self.leaving.hand_over,
+            configuration=self.reloading,
         )
 
     async def _sign(self, _: web.Request, response: web.StreamResponse) -> None:
@@ -314,7 +318,7 @@ class Daemon:
             url=f"http://{self.settings.listen}",
             models=len(usable),
             unusable=len(models) - len(usable),
-            config=str(self._loaded.path) if self._loaded.path else None,
+            config=str(self.loaded.path) if self.loaded.path else None,
             took_seconds=round(took, 3),
         )
         self._notifier.ready(f"{len(usable)} models, serving on {self.settings.listen}")
@@ -323,7 +327,8 @@ class Daemon:
                 welcome(self._found, self.settings.listen, self._origin.version, keys=self.auth.on)
             )
 
-    async def _load_keys(self, settings: Settings) -> None:
+    async def load_keys(self, settings: Settings) -> None:
+        """Put the keys of *settings* and of their file in force. Raises ConfigError, and changes nothing."""
         await self.keys.load(keys_file(settings, os.environ), settings.keys)
 
     def _keys_changed(self, gone: frozenset[str]) -> None:
@@ -354,60 +359,41 @@ class Daemon:
         self.metrics.on_event(event)
         self.events.publish(event)
         self.live.on_event(event)
-        level = log.warning if event.kind in (EventKind.FAILED, EventKind.REFUSED) else log.info
+        if event.kind is EventKind.ROLLED_BACK:
+            self._catalog_changed()
+        level = log.warning if event.kind in WORTH_A_WARNING else log.info
         if event.kind is EventKind.BUG:
             level = log.error
         if event.kind is EventKind.STATE_CHANGED:
             level = log.debug
         level(event.kind.value, model=event.model, incarnation=event.incarnation, **event.data)
 
-    def _endpoints_changed(self) -> None:
-        self.tasks.spawn(self._publish(self._found), name="publish catalog")
+    def _catalog_changed(self) -> None:
+        self.tasks.spawn(self.publish(self._found), name="publish catalog")
 
-    async def _publish(self, found: Catalog) -> None:
-        """Route by *found* and by what the endpoints serve now."""
+    async def publish(self, found: Catalog) -> None:
+        """Route by *found*, by what models are that were not changed to it, and by what endpoints serve."""
         self._found = found
+        kept = self._kept()
         # In a thread: with hundreds of models it takes longer than a token may wait.
-        merged = await asyncio.to_thread(found.with_endpoints, self.endpoints.served())
-        if self._found is found:
+        merged = await asyncio.to_thread(_merged, found, kept, self.endpoints.served())
+        if self._found is found and self._kept() == kept:
             self._merged = merged
             self._live_changed()
+
+    def definitions(self) -> dict[ModelId, Model]:
+        """Every model by the definition that is in force."""
+        return {**self._found.models, **self._kept()}
+
+    def _kept(self) -> dict[ModelId, Model]:
+        """Models that were not changed to what they are in the catalog: that failed, or was sure to."""
+        known, instances = self._found.models, self.supervisor.instances
+        return {i.id: i.model for i in instances.values() if i.model is not known.get(i.id, i.model)}
 
     def _live_changed(self) -> None:
         catalog = self._merged.with_live(self.live.served())
         self.directory.publish(catalog)
         self.metrics.set_models(catalog.models)
-
-    # -- reloading ---------------------------------------------------------------------------------
-
-    def reload(self) -> None:
-        """Read the configuration and look for models anew; what is not affected goes on undisturbed.
-
-        When another version of the program was installed meanwhile, a process of that one takes over instead.
-        """
-        if not self._reloading:
-            self._reloading = True
-            self.tasks.spawn(self._reload(), name="reload")
-
-    async def _reload(self) -> None:
-        if await asyncio.to_thread(self.leaving.code_changed):
-            self._reloading = False
-            with contextlib.suppress(HandOverError):  # logged; this version serves on
-                await self.leaving.hand_over()
-            return
-        try:
-            loaded = await asyncio.to_thread(self._origin.reload)
-            await self._load_keys(loaded.settings)
-            self._loaded = loaded
-            found = await asyncio.to_thread(self._build_catalog)
-        except Exception as error:  # noqa: BLE001  the old configuration stays, whatever is wrong with the new
-            log.error("reload_failed", error=str(error))  # noqa: TRY400  it is the operator's error, not ours
-            return
-        finally:
-            self._reloading = False
-        await self._publish(found)
-        self.supervisor.reconcile(found.models.values())
-        log.info("reloaded", models=len(found.models))
 
     # -- leaving and stopping ----------------------------------------------------------------------
 
@@ -465,6 +451,7 @@ class Daemon:
             self.rate.close()
             self.keys.close()
             self.storage.close()
+            self.reloading.close()
             await self.endpoints.close()
             await self.live.close()
             await self.door.close()
@@ -476,6 +463,12 @@ class Daemon:
             await asyncio.to_thread(self.journal.close)
         if hasattr(self, "state"):
             self.state.release()
+
+
+def _merged(
+    found: Catalog, kept: Mapping[ModelId, Model], served: Mapping[str, Sequence[ServedModel]]
+) -> Catalog:
+    return (found.keeping(kept) if kept else found).with_endpoints(served)
 
 
 def _diagnose(model: Model, report: ExitReport) -> Diagnosis:

@@ -14,6 +14,7 @@ from registry.model import Model
 from supervisor import snapshot
 from supervisor.accounts import Accounts
 from supervisor.admission import can_never_fit
+from supervisor.changeover import Changeovers
 from supervisor.comeback import comes_back_in
 from supervisor.departure import Holds
 from supervisor.errors import ModelFailedError, StoppingError, SupervisorError
@@ -67,10 +68,12 @@ class Supervisor:
         """No longer in the catalog, but with a tree that has not ended yet."""
         self._measuring_timer: Timer | None = None
         self._watchers = Watchers()
+        self.changeovers = Changeovers(self, self._emit, self._watchers, budgets=self._budgets)
         for model in models:
-            self._add(model)
+            self.add(model)
 
-    def _add(self, model: Model) -> None:
+    def add(self, model: Model) -> None:
+        """Own an instance of *model* from now on, if it can be started here."""
         if model.spec is None or model.problem is not None:
             return
         self.instances[model.id] = Instance(model, self.world, self.policy, self)
@@ -120,28 +123,15 @@ class Supervisor:
         if gone is not None:
             self.world.launcher.attach(gone, Unwanted(gone, self.world))
 
-    def reconcile(self, models: Iterable[Model]) -> None:
-        """Take over a new catalog: a changed model restarts once drained, a removed one is stopped."""
-        wanted = {model.id: model for model in models if model.spec is not None and model.problem is None}
-        self.forecast.forget_all()
-        for model_id, instance in list(self.instances.items()):
-            model = wanted.pop(model_id, None)
-            if model is None:
-                self.pool.fail(model_id, StoppingError(f"{model_id} is no longer configured"))
-                self._retired.add(model_id)
-                instance.stop()
-                self._forget_if_gone(instance)
-                continue
-            self._retired.discard(model_id)
-            running, instance.model = instance.spec, model
-            same = running is None or (
-                model.spec is not None and running.fingerprint == model.spec.fingerprint
-            )
-            if instance.state in WITH_TREE and not same:
-                instance.stop()
-        for model in wanted.values():
-            self._add(model)
-        self.scheduler.consider()
+    def retire(self, instance: Instance) -> None:
+        """It is in the catalog no more: stopped once drained, and forgotten when its tree is gone."""
+        self._retired.add(instance.id)
+        instance.stop()
+        self._forget_if_gone(instance)
+
+    def keep(self, instance: Instance) -> None:
+        """It is in the catalog, perhaps again."""
+        self._retired.discard(instance.id)
 
     def _forget_if_gone(self, instance: Instance) -> None:
         if instance.id in self._retired and instance.state not in WITH_TREE:
@@ -302,6 +292,7 @@ class Supervisor:
         """Drain it (or, by *force*, cut what is in flight), stop it and wait until its tree is gone."""
         instance = self._owned(model)
         self.scheduler.wanted.discard(model)
+        self.changeovers.call_off(model, f"{model} was unloaded by the operator")
         self.pool.fail(model, StoppingError(f"{model} was unloaded by the operator"))
         for lease in instance.held:
             lease.revoked = True  # what is cut by this would otherwise start the model again
@@ -359,6 +350,7 @@ class Supervisor:
             "ready",
             f"ready, {self.world.clock.now() - instance.started_at:.1f} s after its start",
         )
+        self.changeovers.published(instance)
         self.pool.publish(instance)
 
     def withdrawn(self, instance: Instance) -> None:
@@ -380,6 +372,8 @@ class Supervisor:
 
     def failed(self, instance: Instance, error: ModelFailedError) -> None:
         """Its start has failed."""
+        if self.changeovers.failed(instance, error):
+            return
         self.accounts.tell(instance.id, "failed", str(error))
         self.pool.fail(instance.id, error)
 
@@ -391,6 +385,7 @@ class Supervisor:
         """Its state is another: decide anew, and tell those who watch."""
         if instance.state in (State.STOPPED, State.READY):
             self.forecast.forget(instance.id)
+        self.changeovers.look(instance)
         if instance.state is State.BACKOFF and instance.model.preload:
             self.scheduler.wanted.add(instance.id)
         if instance.state is State.READY:
@@ -426,5 +421,6 @@ class Supervisor:
             self._measuring_timer = self.world.clock.call_later(MEASURE_EVERY, self._measure)
 
     def _emit(self, kind: EventKind, model: ModelId, **data: object) -> None:
-        incarnation = self.instances[model].incarnation
+        instance = self.instances.get(model)
+        incarnation = 0 if instance is None else instance.incarnation
         self.world.emit(SupervisorEvent(kind, model, incarnation, self.world.clock.wall(), data))

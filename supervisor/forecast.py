@@ -38,13 +38,17 @@ class Forecast:
     def need(self, model: Model) -> Mapping[DeviceId, int]:
         """Bytes to reserve per device."""
         if model.id not in self._needs:
-            need = dict(model.footprint.bytes_by_device)
-            if model.spec is not None and not model.footprint.is_given:
-                learned = self._journal.learned(model.spec.fingerprint).peak_bytes
-                # Also where nobody expected it: a cmd that takes a GPU says so only by taking it.
-                need |= {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in self._devices}
-            self._needs[model.id] = need
+            self._needs[model.id] = self.estimate(model)
         return self._needs[model.id]
+
+    def estimate(self, model: Model) -> Mapping[DeviceId, int]:
+        """The same, worked out anew: for a definition that is not in force."""
+        need = dict(model.footprint.bytes_by_device)
+        if model.spec is not None and not model.footprint.is_given:
+            learned = self._journal.learned(model.spec.fingerprint).peak_bytes
+            # Also where nobody expected it: a cmd that takes a GPU says so only by taking it.
+            need |= {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in self._devices}
+        return need
 
     def load_seconds(self, model: Model) -> float | None:
         """How long it took to start before; None when it never did."""

@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from router.control.answers import HEADERS, flag, json_answer, refused, wants_html
+from router.control.configuration import Reloads, state_answer
 from router.control.deps import ControlDeps
 from router.control.door import caller_of
 from router.control.events import PING
@@ -84,6 +85,7 @@ def build_app(deps: ControlDeps) -> web.Application:
     faces, seed = Face(deps, streams), Seed(deps)
     app.add_routes([*faces.routes(), *Models(deps).routes(), *Manage(deps, streams).routes(), *_pages()])
     app.add_routes([*seed.routes(), *Login(deps).routes(), *Explain(deps).routes(), *Restart(deps).routes()])
+    app.add_routes(Reloads(deps).routes())
     app.on_response_prepare.append(_add_headers)
     app.on_cleanup.append(seed.close)
 
@@ -268,6 +270,7 @@ class Face:
             loop_lag_seconds=deps.metrics.lag.worst(),
             events=deps.events.recent(RECENT_EVENTS),
             default_model=deps.default_model,
+            configuration=state_answer(deps.configuration.standing),
         )
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from config.load import Draft
 from config.schema import SeedConfig, VirtualConfig
 from registry.engine import ModelId
 from registry.model import Model
 from router.auth import Auth
 from router.control.events import EventRing
 from router.metrics import Metrics
+from router.reloading import Applied, ConfigStanding, Planned
 from supervisor.ports import Clock
 from supervisor.view import Fleet
 
@@ -35,6 +37,27 @@ class Spawn(Protocol):
     """`supervisor.tasks.TaskScope.spawn`: runs a coroutine as a task somebody holds."""
 
     def __call__(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]: ...
+
+
+class Configuration(Protocol):
+    """What control may ask of reloads; `router.reloading.Reloading` is it."""
+
+    @property
+    def standing(self) -> ConfigStanding:
+        """How the daemon stands to its file."""
+        ...
+
+    async def plan(self, draft: Draft | None) -> Planned:
+        """What `apply` would do, or would do if *draft* were the file. Raises ConfigError."""
+        ...
+
+    async def apply(self) -> Applied:
+        """Put the file into force. Raises ConfigError, and then nothing has changed."""
+        ...
+
+    async def settled(self, applied: Applied) -> None:
+        """Return when every model that is restarted because of it is ready, or has been put back."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +96,7 @@ class ControlDeps:
     """Addresses the daemon listens on, `host:port`."""
     started: float
     """`clock.now()` when the daemon started."""
+    configuration: Configuration
     default_model: str | None = None
     """Served when a request names none."""
     host_names: frozenset[str] = frozenset()

@@ -14,6 +14,7 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
+from router.control.configuration import ConfigState
 from router.control.events import PING_SECONDS, Event
 from router.control.status import ModelStatus, Status
 from supervisor.ports import Clock, Timer
@@ -53,6 +54,7 @@ class Change(TypedDict):
     front: dict[str, int]
     devices: list[dict[str, Any]]
     default_model: str | None
+    configuration: ConfigState
     models: list[ModelStatus]
     """Those that are new or different; the others are as they were, but for their ages."""
     recent_events: list[Event]
@@ -87,6 +89,7 @@ def change(before: Status, after: Status) -> Change | None:
         front=after["front"],
         devices=after["devices"],
         default_model=after["default_model"],
+        configuration=after["configuration"],
         models=models,
         recent_events=events,
         gone=gone,

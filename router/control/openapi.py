@@ -110,6 +110,29 @@ def _seed(summary: str, *keys: str) -> dict[str, Any]:
     return described
 
 
+_DRAFT: Final = {
+    "type": "object",
+    "required": ["file", "text"],
+    "properties": {
+        "file": {"type": "string", "description": "Absolute path: relative ones in it start at its folder."},
+        "text": {"type": "string", "description": "What is in it, YAML."},
+    },
+}
+
+
+def _reload(
+    summary: str, shape: str, *parameters: dict[str, Any], body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    responses = {
+        "200": _answer(summary, shape=shape),
+        **({"202": _answer("Under way.", shape=shape)} if parameters else {}),
+        "400": _refusal("The file cannot be used: a line per problem, with file, line and key."),
+    }
+    said = {"summary": summary, "parameters": list(parameters), "responses": responses}
+    inside = {} if body is None else {"requestBody": {"content": {_JSON: {"schema": body}}}}
+    return {"post": {**said, **inside}}
+
+
 def _paths() -> dict[str, Any]:
     format_ = _query("format", "string", "json or html; unset: html for browsers.")
     models = _get("Every model that can be asked for, loaded or not.", shape="ModelList")
@@ -147,6 +170,16 @@ def _paths() -> dict[str, Any]:
         "/api/restart": _post(
             "A new process takes over the listener, the models and the requests that wait; what is open is "
             "served to its end. Answered when it serves."
+        ),
+        "/api/config/plan": _reload(
+            "What a reload would do. With a body, what it would do if that were the daemon's file.",
+            "ConfigPlan",
+            body=_DRAFT,
+        ),
+        "/api/config/apply": _reload(
+            "Reload the daemon's file; answered when what was restarted is ready or has been put back.",
+            "ConfigApplied",
+            _WAIT,
         ),
         "/api/models": _get("Every model with its instance.", shape="ModelStatuses"),
         "/api/models/{id}": _get(

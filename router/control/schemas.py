@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from router.control.configuration import ConfigApplied, ConfigPlan
 from router.control.deps import FrontStats
 from router.control.dossier import ModelDetail, ModelDossier
 from router.control.events import Event
@@ -27,7 +28,7 @@ from supervisor.view import DeviceView, InstanceView
 
 SHAPES: Final = (
     Status, Change, ModelStatus, ModelStatuses, ModelDetail, Event, LogTail, Explained, Restarted,
-    ModelEntry, ModelDossier, ModelList,
+    ModelEntry, ModelDossier, ModelList, ConfigPlan, ConfigApplied,
 )  # fmt: skip
 """What is answered as a whole."""
 

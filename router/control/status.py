@@ -15,6 +15,7 @@ import msgspec
 
 from registry.engine import ModelId
 from registry.model import Model
+from router.control.configuration import ConfigState
 from router.control.deps import FrontStats
 from router.control.events import Event
 from router.metrics import RequestTotals
@@ -139,6 +140,7 @@ class Status(TypedDict):
     devices: list[dict[str, Any]]
     """`DeviceView` each."""
     default_model: str | None
+    configuration: ConfigState
     models: list[ModelStatus]
     """Everything that can be asked for, sorted by id."""
     instances: list[dict[str, Any]]
@@ -165,6 +167,7 @@ class Moment:
     loop_lag_seconds: float
     events: list[Event]
     default_model: str | None
+    configuration: ConfigState
 
 
 def state_of(model: Model, instance: InstanceView | None) -> str:
@@ -214,6 +217,7 @@ def status(moment: Moment) -> Status:
         front=msgspec.to_builtins(moment.front),
         devices=[msgspec.to_builtins(device) for device in fleet.devices],
         default_model=moment.default_model,
+        configuration=moment.configuration,
         models=[
             model_status(
                 model,

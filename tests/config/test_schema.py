@@ -10,13 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from config.diff import Difference, difference
+from config.diff import (
+    TAKEN_OVER,
+    TAKEN_OVER_WITHIN,
+    changed_keys,
+    changed_settings,
+    left_for_restart,
+)
 from config.document import parse
 from config.load import load_settings
 from config.places import engine_folder, engines_dir, state_dir
 from config.schema import (
     ModelConfig,
     Settings,
+    StartConfig,
     parse_budget,
     parse_duration,
     parse_listen,
@@ -189,14 +196,20 @@ def test_places_follow_the_environment() -> None:
     assert engine_folder(Path("/e"), EngineName.VLLM_MLX) == Path("/e/vllm-mlx")
 
 
-def test_a_reload_knows_what_changed() -> None:
-    a, b = ModelConfig(source="a/a"), ModelConfig(source="b/b")
-    old = Settings(models={"same": a, "gone": a, "other": a})
-    new = Settings(models={"same": a, "new": a, "other": b}, ttl=5, listen="127.0.0.1:1")
-    assert difference(old, new) == Difference(
-        models_added=frozenset({"new"}),
-        models_removed=frozenset({"gone"}),
-        models_changed=frozenset({"other"}),
-        sections=frozenset({"ttl", "listen"}),
+def test_a_reload_knows_what_changed_and_what_only_a_new_process_reads() -> None:
+    old = Settings(models={"m": ModelConfig(source="a/a")})
+    new = Settings(
+        ttl=5,
+        listen="127.0.0.1:1",
+        start=StartConfig(stop_grace=3, crash_limit=2),
+        models={"m": ModelConfig(source="b/b")},
     )
-    assert not difference(old, old)
+    assert changed_settings(old, new) == ("ttl", "start.stop_grace")
+    assert left_for_restart(old, new) == ("listen", "start.crash_limit")
+    assert changed_settings(old, old) == left_for_restart(old, old) == ()
+    assert changed_keys(old.models["m"], new.models["m"]) == ("source",)
+
+
+def test_what_a_reload_puts_into_force_is_named_as_it_is_in_the_file() -> None:
+    assert set(Settings.model_fields) >= TAKEN_OVER
+    assert all(fields <= set(StartConfig.model_fields) for fields in TAKEN_OVER_WITHIN.values())

@@ -35,7 +35,7 @@ def get(world: ControlWorld, path: str, **headers: str) -> Answer:
 
 def post(world: ControlWorld, path: str, **headers: str) -> Answer:
     async def scenario(served: Served) -> Answer:
-        return await served.post(path, **headers)
+        return await served.post(path, b"", **headers)
 
     return world.run(scenario)
 

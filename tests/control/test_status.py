@@ -12,9 +12,11 @@ from registry.capability import Capability
 from registry.errors import EngineMissingError
 from registry.fact import Fact
 from registry.model import Facts, Model
+from router.control.configuration import state_answer
 from router.control.deps import FrontStats
 from router.control.status import ModelStatus, Moment, Status, model_status, state_of, status
 from router.metrics import RequestTotals
+from router.reloading import ConfigStanding
 from supervisor.lifecycle import State
 from supervisor.view import FailureView, InstanceView
 from tests.support.control import endpoint_model, local_model
@@ -38,6 +40,7 @@ def moment(models: tuple[Model, ...], *views: InstanceView) -> Moment:
         loop_lag_seconds=0.0,
         events=[],
         default_model="a",
+        configuration=state_answer(ConfigStanding("/yard.yaml", False, 1.7e9, "", (), {})),
     )
 
 

@@ -274,7 +274,7 @@ class Simulation:
         self.watch.faults += 1
         self.watch.may_cut(ModelId(name), "reloaded", self.trace.policy.drain_grace)
         kept = [plan for key, plan in self.models.items() if scale or key != name]
-        self.fleet.supervisor.reconcile([model_of(plan) for plan in kept])
+        self.fleet.reload(*(model_of(plan) for plan in kept))
 
     # -- requests
 
@@ -323,7 +323,8 @@ class Simulation:
     def _could_fit(self, model: ModelId) -> None:
         """I7: whoever is made to wait could be served."""
         instance = self.fleet.supervisor.instances[model]
-        for device, bytes_ in self.fake.plans[model].need.items():
+        # By the definition that is in force: one that can never fit is not taken over.
+        for device, bytes_ in instance.model.footprint.bytes_by_device.items():
             if instance.state is State.STOPPED and bytes_ > self.trace.budgets[device]:
                 raise ViolationError(f"I7: a request for {model} waits, which can never fit on {device}")
 

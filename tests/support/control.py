@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from config.errors import ConfigError
+from config.load import Draft
 from config.schema import VirtualConfig
 from config.vocabulary import EngineName
 from registry.engine import HOST, Footprint, LaunchSpec, ModelId
@@ -18,6 +20,8 @@ from router.control.deps import ControlDeps, FrontStats
 from router.control.door import MOST_LINES, Door
 from router.control.events import EventRing
 from router.metrics import Metrics
+from router.reloading import Applied, ConfigStanding, Planned
+from supervisor.reload import ReloadPlan
 from supervisor.tasks import TaskScope
 from tests.support.fake_fleet import GIB, FakeFleet, instance_view
 from tests.support.fakes import FakeClock
@@ -65,12 +69,14 @@ class Pair:
         self.reader = reader
         self.writer = writer
 
-    async def send(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> None:
+    async def send(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> None:
         """Write a request."""
         fields = {"Host": "127.0.0.1:8080", **(headers or {})}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        length = "Content-Length: 0\r\n" if method == "POST" else ""
-        self.writer.write(f"{method} {path} HTTP/1.1\r\n{head}{length}\r\n".encode())
+        length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
+        self.writer.write(f"{method} {path} HTTP/1.1\r\n{head}{length}\r\n".encode() + body)
         await self.writer.drain()
 
     async def head(self) -> tuple[int, dict[str, str]]:
@@ -80,9 +86,11 @@ class Pair:
         pairs = (line.split(": ", 1) for line in rest if line)
         return int(first.split(" ")[1]), {name.lower(): value for name, value in pairs}
 
-    async def ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    async def ask(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Answer:
         """Send a request and read its whole answer."""
-        await self.send(method, path, headers)
+        await self.send(method, path, headers, body)
         status, fields = await self.head()
         body = b""
         if method != "HEAD":
@@ -93,6 +101,40 @@ class Pair:
         """Leave."""
         self.writer.close()
         await self.writer.wait_closed()
+
+
+@dataclass
+class FakeConfiguration:
+    """Reloads that were asked for. *problem*: what is wrong with the file."""
+
+    planned: Planned = field(default_factory=lambda: Planned("/yard.yaml", ReloadPlan((), ()), (), ()))
+    applied: Applied = field(init=False)
+    problem: ConfigError | None = None
+    standing: ConfigStanding = field(
+        default_factory=lambda: ConfigStanding("/yard.yaml", False, 1.7e9, "", (), {})
+    )
+    drafts: list[Draft | None] = field(default_factory=list)
+    waits: int = 0
+
+    def __post_init__(self) -> None:
+        self.applied = Applied(self.planned, {})
+
+    async def plan(self, draft: Draft | None) -> Planned:
+        """What the test says."""
+        self.drafts.append(draft)
+        if self.problem is not None:
+            raise self.problem
+        return self.planned
+
+    async def apply(self) -> Applied:
+        """What the test says."""
+        if self.problem is not None:
+            raise self.problem
+        return self.applied
+
+    async def settled(self, applied: Applied) -> None:
+        """At once."""
+        self.waits += 1
 
 
 @dataclass
@@ -111,6 +153,7 @@ class ControlWorld:
 
     def __post_init__(self) -> None:
         self.fleet = FakeFleet(self.clock)
+        self.configuration = FakeConfiguration()
         self.metrics = Metrics(version="1.2.3")
         self.events = EventRing(self.clock)
         self.tasks = TaskScope()
@@ -155,6 +198,7 @@ class ControlWorld:
             listen=self.listen,
             host_names=self.host_names,
             started=self.clock.now(),
+            configuration=self.configuration,
         )
 
     def run(self, scenario: Callable[[Served], Awaitable[T]]) -> T:
@@ -194,14 +238,14 @@ class Served:
         """GET on a connection of its own. Keywords are headers: `Accept="text/html"`, `_` for `-`."""
         return await self._once("GET", path, headers)
 
-    async def post(self, path: str, **headers: str) -> Answer:
+    async def post(self, path: str, body: bytes = b"", **headers: str) -> Answer:
         """POST on a connection of its own."""
-        return await self._once("POST", path, headers)
+        return await self._once("POST", path, headers, body)
 
-    async def _once(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
+    async def _once(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
         pair = await self.pair()
         try:
-            return await pair.ask(method, path, {k.replace("_", "-"): v for k, v in headers.items()})
+            return await pair.ask(method, path, {k.replace("_", "-"): v for k, v in headers.items()}, body)
         finally:
             self._pairs.remove(pair)
             await pair.close()

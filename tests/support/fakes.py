@@ -25,6 +25,7 @@ from registry.engine import (
     Wire,
 )
 from registry.model import Model, SourceKind
+from supervisor.changeover import Changeover
 from supervisor.errors import SupervisorError
 from supervisor.fleet import Supervisor
 from supervisor.policy import Policy
@@ -41,6 +42,7 @@ from supervisor.ports import (
     ReadinessListener,
     SupervisorEvent,
 )
+from supervisor.reload import compare
 from supervisor.world import World
 from tests.support.fake_clock import FakeClock as FakeClock
 
@@ -479,6 +481,13 @@ class Fleet:
     def advance(self, seconds: float = 0.0) -> None:
         """Move time on."""
         self.fake.clock.advance(seconds)
+
+    def reload(self, *models: Model, retry: bool = True) -> dict[ModelId, Changeover]:
+        """Take over a catalog of *models*; the changeovers that go on from here."""
+        changeovers = self.supervisor.changeovers
+        before = {instance.id: instance.model for instance in self.supervisor.instances.values()}
+        plan = changeovers.plan(compare(before, {model.id: model for model in models}), retry=retry)
+        return changeovers.carry_out(plan)
 
     def state(self, model: str) -> str:
         """Its state's name."""

@@ -63,6 +63,7 @@ function alarmOf(status) {
     return [`${said} Trying again …`, "bad"];
   }
   if (status && !status.ready && status.models.length) return [`Not ready: ${status.not_ready_because}`, "warn"];
+  if (status && status.configuration.error) return [`The changed configuration is not in force: ${status.configuration.error}`, "warn"];
   return ["", ""];
 }
 

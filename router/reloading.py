@@ -1,0 +1,214 @@
+"""Reloads: `config plan`, `config apply`, SIGHUP and the watched file, all by one plan.
+
+Reading, validating, looking for models and comparing them happen in a thread; the event loop only decides
+(`supervisor.reload`) and carries out (`supervisor.changeover`). One reload at a time: whoever asks meanwhile
+gets the next one. A file that cannot be used changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from config.diff import changed_settings, left_for_restart
+from config.load import Draft, Loaded
+from registry.catalog import Catalog, build_catalog
+from registry.engine import ModelId
+from registry.model import Model
+from registry.model_memory import ModelMemory
+from router.config_watch import ConfigWatch
+from router.handover import HandOverError
+from supervisor.changeover import Changeover
+from supervisor.reload import Difference, Rejected, ReloadPlan, compare
+
+if TYPE_CHECKING:
+    from router.wiring import Daemon
+
+log = structlog.get_logger("modelyard")
+
+Read = Callable[[Draft | None], Loaded]
+"""The daemon's own file, or a draft, with the command line's words on top. Blocks; raises ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a reload would do, or did."""
+
+    file: str | None
+    plan: ReloadPlan
+    settings: tuple[str, ...]
+    """Dotted keys besides `models` that come into force."""
+    left_for_restart: tuple[str, ...]
+    """Dotted keys that only a new process reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a reload did, and what goes on because of it."""
+
+    planned: Planned
+    begun: Mapping[ModelId, Changeover]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigStanding:
+    """How the daemon stands to its file."""
+
+    file: str | None
+    watched: bool
+    applied_at: float
+    """Unix seconds."""
+    error: str
+    """Why the last reload changed nothing; "" when it did what it was asked for."""
+    left_for_restart: tuple[str, ...]
+    rejected: Mapping[ModelId, Rejected]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    loaded: Loaded
+    found: Catalog
+    differences: tuple[Difference, ...]
+
+
+class Reloading:
+    """Reads the configuration again and puts it into force."""
+
+    def __init__(self, daemon: Daemon, read: Read) -> None:
+        self._daemon = daemon
+        self._read = read
+        self._turn = asyncio.Lock()
+        self._is_asked = False
+        """A reload is due that has not begun."""
+        self._error = ""
+
+    def start(self) -> None:
+        """The configuration that was read at the start is in force; look at the file from now on."""
+        daemon = self._daemon
+        self._started_with = daemon.settings
+        self._applied_at = daemon.clock.wall()
+        self._watch = ConfigWatch(
+            lambda: daemon.loaded if daemon.settings.watch_config else None,
+            clock=daemon.clock,
+            spawn=daemon.tasks.spawn,
+            changed=self.ask,
+        )
+        self._watch.start()
+
+    def close(self) -> None:
+        """Look at the file no more."""
+        self._watch.close()
+
+    @property
+    def standing(self) -> ConfigStanding:
+        """Now."""
+        daemon = self._daemon
+        path = daemon.loaded.path
+        return ConfigStanding(
+            file=None if path is None else str(path),
+            watched=daemon.settings.watch_config,
+            applied_at=self._applied_at,
+            error=self._error,
+            left_for_restart=left_for_restart(self._started_with, daemon.settings),
+            rejected=daemon.supervisor.changeovers.rejected,
+        )
+
+    # -- asking for it -----------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """SIGHUP, or the file has changed: reload; or, when another version of the program was installed
+        meanwhile, hand over to it.
+
+        Definitions that have failed are not tried again: whoever sends the signal may only want new models
+        to be found.
+        """
+        if not self._is_asked:
+            self._is_asked = True
+            self._daemon.tasks.spawn(self._asked(), name="reload")
+
+    async def _asked(self) -> None:
+        async with self._turn:
+            self._is_asked = False  # from here on the file is read: whoever asks now wants it read again
+            leaving = self._daemon.leaving
+            if await asyncio.to_thread(leaving.code_changed):
+                with contextlib.suppress(HandOverError):  # logged; this version serves on
+                    await leaving.hand_over()
+                return
+            with contextlib.suppress(Exception):  # logged; the old configuration stays, whatever is wrong
+                await self._apply(retry=False)
+
+    async def plan(self, draft: Draft | None) -> Planned:
+        """What `apply` would do, or would do if *draft* were the file. Raises ConfigError."""
+        async with self._turn:
+            before = self._daemon.definitions()
+            prepared = await asyncio.to_thread(partial(self._prepare, draft, before, aside=True))
+        return self._planned(prepared, self._plan(prepared, retry=True))
+
+    async def apply(self) -> Applied:
+        """Put the file into force; what has failed before is tried again.
+
+        Raises ConfigError, and then nothing has changed.
+        """
+        async with self._turn:
+            return await self._apply(retry=True)
+
+    async def settled(self, applied: Applied) -> None:
+        """Return when every model that is restarted because of it is ready, or has been put back."""
+        await self._daemon.supervisor.changeovers.settled(applied.begun)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    async def _apply(self, *, retry: bool) -> Applied:
+        daemon = self._daemon
+        try:
+            prepared = await asyncio.to_thread(self._prepare, None, daemon.definitions())
+            await daemon.load_keys(prepared.loaded.settings)
+        except Exception as error:
+            self._error = str(error)
+            log.error("reload_failed", error=str(error))  # noqa: TRY400  it is the operator's error, not ours
+            raise
+        # From here to the catalog nothing waits: what was planned is what is there.
+        plan = self._plan(prepared, retry=retry)
+        planned = self._planned(prepared, plan)
+        begun = daemon.supervisor.changeovers.carry_out(plan)
+        daemon.loaded = prepared.loaded
+        self._error, self._applied_at = "", daemon.clock.wall()
+        await daemon.publish(prepared.found)
+        log.info(
+            "reloaded",
+            models=len(prepared.found.models),
+            restarting=sorted(begun),
+            settings=planned.settings,
+            left_for_restart=planned.left_for_restart,
+        )
+        return Applied(planned, begun)
+
+    def _prepare(
+        self, draft: Draft | None, before: Mapping[ModelId, Model], *, aside: bool = False
+    ) -> _Prepared:
+        """In a thread."""
+        daemon, loaded = self._daemon, self._read(draft)
+        environment = daemon.environment
+        if aside:
+            # The models that are kept between catalogs are those of the file that is in force.
+            environment = replace(environment, models=ModelMemory())
+        found = build_catalog(loaded.settings, daemon.machine, environment)
+        return _Prepared(loaded, found, compare(before, found.models))
+
+    def _plan(self, prepared: _Prepared, *, retry: bool) -> ReloadPlan:
+        return self._daemon.supervisor.changeovers.plan(prepared.differences, retry=retry)
+
+    def _planned(self, prepared: _Prepared, plan: ReloadPlan) -> Planned:
+        loaded, now = prepared.loaded, self._daemon.settings
+        return Planned(
+            None if loaded.path is None else str(loaded.path),
+            plan,
+            changed_settings(now, loaded.settings),
+            left_for_restart(self._started_with, loaded.settings),
+        )
