@@ -61,7 +61,9 @@ def check_head(data: bytes) -> None:
     try:
         head = parse_request_head(data, max_fields=MOST_FIELDS)
     except RefusedError:
-        if expected is not None and expected.method in _METHODS and len(expected.fields) <= MOST_FIELDS:
+        # llhttp takes a tab behind `chunked` for a part of it.
+        taken = expected is not None and expected.method in _METHODS and b"chunked\t" not in data.lower()
+        if taken and expected is not None and len(expected.fields) <= MOST_FIELDS:
             raise AssertionError("a proper head is refused") from None
         head = None
     _check_cache(data, head)
