@@ -67,6 +67,10 @@ test-process: $(VENV)/.installed-dev ## ring 4: a real daemon, real shims, scrip
 test-rounds: $(VENV)/.installed-dev ## the accidents of ring 4, 100 rounds each: half an hour
 	MODELYARD_ROUNDS=100 $(PYTEST) -s tests/process/test_rounds.py
 
+.PHONY: soak
+soak: $(VENV)/.installed-dev ## 200 clients of every temper for SECONDS=900; memory, descriptors and leases must stay
+	MODELYARD_SOAK_SECONDS=$(or $(SECONDS),900) $(PYTEST) -s tests/process/test_soak.py
+
 .PHONY: test-engines
 test-engines: $(VENV)/.installed-dev engine-for-tests ## ring 5 with vLLM, vllm-mlx and a GPU, as far as they are here
 	$(PYTEST) -m "engine or large_engine"
