@@ -64,8 +64,9 @@ test-process: $(VENV)/.installed-dev ## ring 4: a real daemon, real shims, scrip
 	$(PYTEST) -n $(DAEMONS) --dist loadfile -m process
 
 .PHONY: test-rounds
-test-rounds: $(VENV)/.installed-dev ## the accidents of ring 4, 100 rounds each: half an hour
+test-rounds: $(VENV)/.installed-dev ## the accidents of ring 4, 100 rounds each, and SDKs on slow starts: half an hour
 	MODELYARD_ROUNDS=100 $(PYTEST) -s tests/process/test_rounds.py
+	MODELYARD_COLD_SECONDS=30 $(PYTEST) --timeout 300 tests/sdk
 
 .PHONY: soak
 soak: $(VENV)/.installed-dev ## 200 clients of every temper for SECONDS=900; memory, descriptors and leases must stay

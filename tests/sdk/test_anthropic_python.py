@@ -62,14 +62,18 @@ def test_leaving_a_stream_returns_the_lease(client: Anthropic, daemon: RunningDa
     eventually(lambda: daemon.model("m")["in_flight"] == 0, what="the lease to be returned")
 
 
-def test_a_stream_outlives_a_cold_start_longer_than_the_read_time_out(client: Anthropic) -> None:
-    patient = client.with_options(timeout=2)
+def test_a_stream_outlives_a_cold_start_longer_than_the_read_time_out(
+    client: Anthropic, read_timeout: float
+) -> None:
+    patient = client.with_options(timeout=read_timeout)
     with patient.messages.stream(**ask(model="cold2")) as stream:
         assert "".join(stream.text_stream) == TEXT
 
 
-def test_without_a_stream_the_sdk_is_told_when_to_come_again_and_does(client: Anthropic) -> None:
-    impatient = client.with_options(timeout=2)
+def test_without_a_stream_the_sdk_is_told_when_to_come_again_and_does(
+    client: Anthropic, read_timeout: float
+) -> None:
+    impatient = client.with_options(timeout=read_timeout)
     with pytest.raises(anthropic.InternalServerError) as told:
         impatient.messages.create(**ask(model="cold3"))
     assert told.value.status_code == 503

@@ -90,14 +90,18 @@ def test_a_time_out_of_the_sdk_is_its_own(client: OpenAI, daemon: RunningDaemon)
     eventually(lambda: daemon.model("m")["in_flight"] == 0, what="the lease to be returned")
 
 
-def test_a_stream_outlives_a_cold_start_longer_than_the_read_time_out(client: OpenAI) -> None:
-    patient = client.with_options(timeout=2)
+def test_a_stream_outlives_a_cold_start_longer_than_the_read_time_out(
+    client: OpenAI, read_timeout: float
+) -> None:
+    patient = client.with_options(timeout=read_timeout)
     stream = patient.chat.completions.create(model="cold0", messages=ask(), stream=True)
     assert "".join(event.choices[0].delta.content or "" for event in stream) == TEXT
 
 
-def test_without_a_stream_the_sdk_is_told_when_to_come_again_and_does(client: OpenAI) -> None:
-    impatient = client.with_options(timeout=2)
+def test_without_a_stream_the_sdk_is_told_when_to_come_again_and_does(
+    client: OpenAI, read_timeout: float
+) -> None:
+    impatient = client.with_options(timeout=read_timeout)
     with pytest.raises(openai.InternalServerError) as told:
         impatient.chat.completions.create(model="cold1", messages=ask())
     assert told.value.status_code == 503
@@ -107,7 +111,7 @@ def test_without_a_stream_the_sdk_is_told_when_to_come_again_and_does(client: Op
     assert again.chat.completions.create(model="cold1", messages=ask()).choices[0].message.content == TEXT
 
 
-def test_with_white_space_the_first_try_succeeds(spacious: RunningDaemon) -> None:
-    with OpenAI(base_url=f"{spacious.url}/v1", api_key="none", max_retries=0, timeout=2) as client:
-        answer = client.chat.completions.create(model="cold", messages=ask())
+def test_with_white_space_the_first_try_succeeds(spacious: RunningDaemon, read_timeout: float) -> None:
+    with OpenAI(base_url=f"{spacious.url}/v1", api_key="none", max_retries=0, timeout=read_timeout) as client:
+        answer = client.chat.completions.create(model="cold0", messages=ask())
     assert answer.choices[0].message.content == TEXT
