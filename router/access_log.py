@@ -21,6 +21,8 @@ FLUSH_SECONDS: Final = 0.25
 """Longest a line waits: a person tailing the log does not notice, and a busy second is four writes."""
 FLUSH_LINES: Final = 256
 """A batch of this many is written at once, so that memory stays bounded at any rate."""
+MADE_AT_ONCE: Final = 32
+"""Records that are kept before their lines are made: few enough to be still in the processor's caches."""
 LONGEST_TEXT: Final = 200
 """Characters of a path or model that are kept."""
 
@@ -101,7 +103,7 @@ def _for_programs(record: RequestRecord, stamp: str) -> RequestRecord:
 
 
 class AccessLog:
-    """Satisfies `router.ports.Recorder`. Belongs to the event loop's thread."""
+    """`note` satisfies `router.ports.Recorder`. Belongs to the event loop's thread."""
 
     def __init__(self, sink: LineSink | Callable[[str], None], *, style: Format, clock: Clock) -> None:
         self._write = sink.write if isinstance(sink, LineSink) else sink
@@ -110,10 +112,12 @@ class AccessLog:
         self._to_parts = time.gmtime if style == "json" else time.localtime
         self._clock = clock
         self._records: list[RequestRecord] = []
+        self._lines: list[str] = []
+        """Made of `MADE_AT_ONCE` records each."""
         self._timer: Timer | None = None
 
-    def __call__(self, record: RequestRecord) -> None:
-        """Note a finished request; its line is written within `FLUSH_SECONDS`.
+    def note(self, record: RequestRecord) -> None:
+        """Take a finished request; its line is written within `FLUSH_SECONDS`.
 
         Reads of the control app that went well are left out: an open status page alone is one a second.
         """
@@ -121,9 +125,12 @@ class AccessLog:
             return
         records = self._records
         records.append(record)
-        if len(records) >= FLUSH_LINES:
-            self.flush()
-        elif self._timer is None:
+        if len(records) >= MADE_AT_ONCE:
+            self._make_lines()
+            if len(self._lines) >= FLUSH_LINES // MADE_AT_ONCE:
+                self.flush()
+                return
+        if self._timer is None:
             self._timer = self._clock.call_later(FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
@@ -131,11 +138,18 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        records, self._records = self._records, []
-        if not records:
-            return
+        if self._records:
+            self._make_lines()
+        if self._lines:
+            self._write("".join(self._lines))
+            self._lines.clear()
+
+    def _make_lines(self) -> None:
+        records = self._records
         stamp = time.strftime(self._stamp_format, self._to_parts(self._clock.wall()))
         if self._json:
-            self._write(_encode_lines([_for_programs(record, stamp) for record in records]).decode())
+            lines = _encode_lines([_for_programs(record, stamp) for record in records]).decode()
         else:
-            self._write("".join([console_line(record, stamp) for record in records]))
+            lines = "".join([console_line(record, stamp) for record in records])
+        self._lines.append(lines)
+        records.clear()

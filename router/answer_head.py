@@ -6,6 +6,8 @@ from http import HTTPStatus
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from router.head_cache import Shape
+
 _DROPPED = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade "
     b"content-length x-request-id".split()
@@ -29,7 +31,7 @@ class AnswerHead:
 
     __slots__ = (
         "chunked", "complete", "content_type", "fault", "fields", "is_events", "is_json", "keep_alive",
-        "kept", "length", "minor", "named", "opening", "plain", "status", "varies",
+        "kept", "length", "minor", "named", "opening", "plain", "shape", "status", "varies",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -53,6 +55,8 @@ class AnswerHead:
         self.is_events = False
         self.is_json = False
         self.varies = False
+        self.shape: Shape | None = None
+        """See `router.head_cache`."""
         self.complete = False
         self.fault = ""
 

@@ -22,6 +22,7 @@ from router.body_reader import BodyReader
 from router.chunks import ChunkScanner, FramingError
 from router.entrance import objection_to
 from router.exchange import Exchange
+from router.head_cache import again
 from router.heads import END, RequestHead
 from router.openai import FACES
 from router.ports import Refusal, RequestRecord
@@ -45,14 +46,23 @@ _LINGER_BYTES = 4 * 2**20
 it."""
 
 
+def _without_empty_lines(data: bytes) -> bytes:
+    """RFC 9112 2.2: an empty line before a request is skipped, but no flood of them."""
+    for _ in range(_EMPTY_LINES):
+        if not data.startswith(b"\r\n"):
+            break
+        data = data[2:]
+    return data
+
+
 class FrontConnection(asyncio.Protocol):
     """One client. At any time it reads a head, reads a body, waits for its exchange, lingers, or is
     closed."""
 
     __slots__ = (
-        "_advancing", "_body", "_head_begun", "_last_idle", "_lingered", "_paused", "_pending", "_reader",
-        "_scanner", "_shared", "_slow", "_taken", "client", "closing", "deadline", "exchange", "transport",
-        "write",
+        "_advancing", "_body", "_head_begun", "_last", "_last_idle", "_lingered", "_paused", "_pending",
+        "_reader", "_scanner", "_shared", "_slow", "_taken", "client", "closing", "deadline", "exchange",
+        "transport", "write",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, connections: set[FrontConnection]) -> None:
@@ -74,6 +84,8 @@ class FrontConnection(asyncio.Protocol):
         self._slow = False
         """The client reads slower than it is written to."""
         self._head_begun = False
+        self._last: RequestHead | None = None
+        """The head of the request before: nearly always the next one's too."""
         self._reader: BodyReader | None = None
         """Reads a body of known length, in our place."""
         self._body = bytearray()
@@ -276,57 +288,60 @@ class FrontConnection(asyncio.Protocol):
             self._advancing = False
 
     def _take_head(self, data: bytes) -> bytes | None:
-        """Parse the head that *data* begins with and start on its body; None if it is not complete."""
-        shared = self._shared
-        limits = shared.limits
-        if data.startswith(b"\r\n"):
-            # RFC 9112 2.2: an empty line before a request is skipped, but no flood of them.
-            for _ in range(_EMPTY_LINES):
-                data = data.removeprefix(b"\r\n")
-        end = data.find(END, 0, limits.header_bytes)
-        if end < 0:
-            if len(data) >= limits.header_bytes:
-                self._refuse(refused.head_too_large(limits.header_bytes))
+        """Start on the request whose head *data* begins with, and return what follows it; None if the head is
+        not complete, or its request is refused."""
+        shared, head = self._shared, self._last
+        found = None if head is None else again(head, data)
+        if head is None or found is None:
+            data = _without_empty_lines(data)
+            end = self._find_end(data)
+            if end is None:
                 return None
-            if data and not self._head_begun:
-                self._head_begun = True
-                self.deadline = shared.now() + limits.head_timeout
-            self._pending = data
-            return None
+            try:
+                head, declared = shared.request_heads.take(data, end)
+            except refused.RefusedError as error:
+                self._refuse(error.refusal)
+                return None
+            self._last = head
+        else:
+            end, declared = found
         self._head_begun = False
-        end += 4
-        try:
-            head, declared = shared.request_heads.take(data, end)
-        except refused.RefusedError as error:
-            self._refuse(error.refusal)
-            return None
         exchange = self.exchange = Exchange(shared, self, head)
         if self._slow:
             exchange.pause()  # the transport says so only once, and the answer before this one was told
-        refusal = objection_to(exchange)
         length = declared or 0
-        if refusal is None and head.special and head.wants_websocket and (length or head.chunked):
-            refusal = refused.bad_request("an upgrade to WebSocket has no body")
-        if refusal is None and length > limits.body_bytes:
-            refusal = refused.body_too_large(limits.body_bytes)
+        refusal = objection_to(exchange, length)
+        after = end + length
         if refusal is not None:
-            whole = not head.chunked and len(data) - end >= length
-            if not whole:
+            if head.chunked or len(data) < after:
                 self._refuse(refusal)
                 return None
             exchange.refuse(refusal)
-            return data[end + length :]
+            return data[after:]
         if head.chunked:
             self._scanner = ChunkScanner()
             self._body = bytearray()
             self._ready_for_body(head, data[end:])
             return data[end:]
-        if len(data) - end >= length:
-            body = data[end : end + length]
-            rest = data[end + length :]
-            exchange.begin(body)
-            return rest
-        return self._read_counted(head, data[end:], length)
+        if len(data) < after:
+            return self._read_counted(head, data[end:], length)
+        exchange.begin(data[end:after])
+        return data[after:]
+
+    def _find_end(self, data: bytes) -> int | None:
+        """Where the head that *data* begins with ends; None if it does not yet, or is refused."""
+        limits = self._shared.limits
+        end = data.find(END, 0, limits.header_bytes)
+        if end >= 0:
+            return end + len(END)
+        if len(data) >= limits.header_bytes:
+            self._refuse(refused.head_too_large(limits.header_bytes))
+            return None
+        if data and not self._head_begun:
+            self._head_begun = True
+            self.deadline = self._shared.now() + limits.head_timeout
+        self._pending = data
+        return None
 
     def _read_counted(self, head: RequestHead, begun: bytes, length: int) -> bytes | None:
         """Read the rest of a body of known length straight into its place."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from router.exchange import Exchange
 from router.heads import special_objection
 from router.ports import Refusal
+from router.refused import body_too_large
 
 
-def objection_to(exchange: Exchange) -> Refusal | None:
-    """Why it is refused; None, with its holder set, if it is let in."""
+def objection_to(exchange: Exchange, length: int) -> Refusal | None:
+    """Why it is refused; None, with its holder set, if it is let in. *length* is its body's, 0 if unknown."""
     head, shared = exchange.head, exchange.shared
-    for_engine = exchange.endpoint is not None
     if not head.plain and b"origin" in head.headers:
         # Before the key is looked at: a browser that asks for leave may not show one.
-        refusal = shared.cors.verdict(head, inference=for_engine)
+        refusal = shared.cors.verdict(head, inference=head.endpoint is not None)
         if refusal is not None:
             return refusal
     authorizer = shared.authorizer
@@ -22,4 +22,10 @@ def objection_to(exchange: Exchange) -> Refusal | None:
         if isinstance(verdict, Refusal):
             return verdict
         exchange.holder = verdict
-    return special_objection(head, for_engine=for_engine) if head.special else None
+    if head.special:
+        refusal = special_objection(head, length)
+        if refusal is not None:
+            return refusal
+    if length > shared.limits.body_bytes:
+        return body_too_large(shared.limits.body_bytes)
+    return None

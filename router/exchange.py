@@ -44,8 +44,8 @@ class Exchange(Tunnel):
     """A request and its answer. Once `over`, nothing of it is held anywhere."""
 
     __slots__ = (
-        "_beats", "_charged_model", "_first_byte_due", "_patience_due", "_paused", "_pieces", "_plan",
-        "_reach", "_relay", "_up", "_whole_due", "buffer", "bytes_out", "charged", "endpoint",
+        "_beats", "_charged_model", "_first_byte_due", "_id_line", "_patience_due", "_paused", "_pieces",
+        "_plan", "_reach", "_relay", "_up", "_whole_due", "buffer", "bytes_out", "charged", "endpoint",
         "face", "first_byte_at", "head", "holder", "lease", "leased_at", "over", "own", "received",
         "request_id", "retried", "shared", "side", "started", "status",
     )  # fmt: skip
@@ -60,7 +60,7 @@ class Exchange(Tunnel):
         """Both sides speak past us: it was upgraded."""
         self.face = head.face
         self.request_id = head.given_id or shared.request_id()
-        self.own = b"x-request-id: " + self.request_id.encode()
+        self._id_line = self.own = b"x-request-id: " + self.request_id.encode()
         """Fields of ours in the answer, the last without its CRLF."""
         if not head.plain and b"origin" in head.headers:
             self.own += shared.cors.fields(head)
@@ -169,15 +169,15 @@ class Exchange(Tunnel):
         head, planned, lease, side = self.head, self._plan, self.lease, self.side
         self._up = up
         up.taker = self
-        request_id, shared, own, pieces = self.request_id.encode(), self.shared, self.own, self._pieces
+        shared, id_line, own, pieces = self.shared, self._id_line, self.own, self._pieces
         size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if planned is None or lease is None:
-            first, relay = outgoing.to_control(shared, head, size=size, request_id=request_id, own=own)
+            first, relay = outgoing.to_control(shared, head, size, id_line, own)
             side.deadline = NEVER  # the control app has deadlines of its own
         else:
-            first, relay = outgoing.to_engine(
-                shared, head, planned, lease, face=self.face, size=size, request_id=request_id, own=own
-            )
+            first, relay = outgoing.to_engine(shared, head, planned, lease, size, id_line, own)
+            if relay.as_it_is:
+                relay.expected = up.last_head
             if planned.keep_alive is not None:
                 lease.keep(planned.keep_alive)
             limits, wire = shared.limits, planned.route.wire
@@ -262,6 +262,7 @@ class Exchange(Tunnel):
             if relay.reusable and self.lease is not None and up.transport.get_write_buffer_size() == 0:
                 if self._paused:
                     up.transport.resume_reading()
+                up.last_head = relay.head
                 self.shared.pool.give(up)
             else:
                 up.drop()
@@ -457,8 +458,11 @@ class Exchange(Tunnel):
             return
         self.over = True
         shared = self.shared
-        if self.lease is not None:
-            self.give_lease(outcome or Outcome.ABANDONED)
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            if outcome is Outcome.UPSTREAM_FAILED:
+                shared.counters.upstream_failed_total += 1
+            lease.release(outcome or Outcome.ABANDONED)
         if self.holder is not None:
             self.holder.leave()
         if self._reach is not None:

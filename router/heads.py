@@ -12,6 +12,7 @@ import re
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from registry.capability import ENDPOINTS, TUNNELS, Endpoint, Protocol
+from router.head_cache import Shape
 from router.openai import FACES
 from router.ports import Refusal
 from router.refused import RefusedError, bad_request, encoded_body, method_unsupported, websocket
@@ -63,7 +64,7 @@ class RequestHead:
     __slots__ = (
         "chunked", "close", "complete", "control_kept", "endpoint", "face", "fault", "fields", "given_id",
         "headers", "kept", "known", "length", "method", "minor", "path", "plain", "query", "sent", "sent_to",
-        "special", "target", "trace", "verb", "wants_websocket",
+        "shape", "special", "target", "trace", "verb", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -101,6 +102,8 @@ class RequestHead:
         """The client's own request id, if it is one we can put into a log line."""
         self.plain = False
         """Nothing but its key is to be looked at before the body is read."""
+        self.shape: Shape | None = None
+        """See `router.head_cache`."""
         self.known: object = None
         """What the authorizer remembers of it."""
         self.sent = b""
@@ -293,8 +296,9 @@ def _without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
-def special_objection(head: RequestHead, *, for_engine: bool) -> Refusal | None:
-    """Why a `special` head is refused before its body is read; None if it is not."""
+def special_objection(head: RequestHead, length: int) -> Refusal | None:
+    """Why a `special` head is refused before its body of *length* is read; None if it is not."""
+    for_engine = head.endpoint is not None
     if head.wants_websocket:
         if not for_engine or head.minor == 0:
             return websocket()
@@ -303,6 +307,8 @@ def special_objection(head: RequestHead, *, for_engine: bool) -> Refusal | None:
     coding = head.headers.get(b"content-encoding")
     if coding is not None and for_engine and coding.lower() != b"identity":
         return encoded_body(coding.decode("latin-1"))
+    if head.wants_websocket and (length or head.chunked):
+        return bad_request("an upgrade to WebSocket has no body")
     return None
 
 
@@ -321,21 +327,24 @@ def engine_head(head: RequestHead, target: EngineTarget) -> bytes:
     return head.sent
 
 
-def tunnel_head(head: RequestHead, path: bytes, address: bytes, *, key: str, request_id: bytes) -> bytes:
+def tunnel_head(head: RequestHead, path: bytes, address: bytes, *, key: str, id_line: bytes) -> bytes:
     """The head that asks an engine for a WebSocket."""
     auth = b"authorization: Bearer %b\r\n" % key.encode("ascii", "replace") if key else b""
-    return (
-        b"GET %b HTTP/1.1\r\nhost: %b\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
-        b"%b%bx-request-id: %b\r\n\r\n" % (path, address, head.fields, auth, request_id)
+    return b"GET %b HTTP/1.1\r\nhost: %b\r\nconnection: Upgrade\r\nupgrade: websocket\r\n%b%b%b\r\n\r\n" % (
+        path,
+        address,
+        head.fields,
+        auth,
+        id_line,
     )
 
 
-def control_head(head: RequestHead, *, length: int, request_id: bytes) -> bytes:
+def control_head(head: RequestHead, *, length: int, id_line: bytes) -> bytes:
     """The head for the control app: method, target and Host are the client's own."""
     host = head.headers.get(b"host", b"localhost")
     line = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (head.method, head.target, host)
     parts = [line, head.fields, *head.control_kept]
-    parts.append(b"x-request-id: %b\r\n" % request_id)
+    parts.append(b"%b\r\n" % id_line)
     if length or head.length is not None or head.chunked:
         parts.append(b"content-length: %d\r\n" % length)
     parts.append(b"connection: close\r\n\r\n")

@@ -31,6 +31,9 @@ EXIT_ALREADY_RUNNING: Final = 75
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread of ours (reading checkpoints, rendering metrics) may keep the event loop waiting for the
 interpreter; Python's own 5 ms are as long as a token may wait for anything."""
+YOUNG_OBJECTS: Final = 10_000
+"""Objects made before the youngest are looked through for garbage: requests leave none in circles, and with
+hundreds of them open Python's own 700 would mean a look at them for every few."""
 EXIT_CONFIG: Final = 78
 """EX_CONFIG of sysexits.h."""
 
@@ -149,6 +152,7 @@ async def _run(daemon: Daemon) -> None:
         # of milliseconds with some hundred models, in the middle of everybody's tokens.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
         await daemon.run_until(stop)
     finally:
         await daemon.stop()

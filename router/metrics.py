@@ -39,7 +39,7 @@ _STATUSES: Final = {status.value: str(status.value) for status in HTTPStatus} | 
 ANSWERS_TIMED: Final = 32
 """Answers whose speed is averaged: enough to be steady, few enough to show that an engine got slower."""
 
-COUNTED_AT_ONCE: Final = 64
+COUNTED_AT_ONCE: Final = 32
 """Records that are kept before they are counted, one right after the other: what it takes is still in the
 processor's caches then."""
 

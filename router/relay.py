@@ -20,7 +20,7 @@ from router.answer_head import AnswerHead, BadAnswerError, status_line
 from router.chunks import LAST_CHUNK, SIZE_LINES, ChunkScanner, FramingError, chunk
 from router.echo import AnswerFilter
 from router.ending import End
-from router.head_cache import HeadCache
+from router.head_cache import HeadCache, again
 from router.heads import END
 from router.held import LIMITS, Held, as_events, in_envelope, is_document, why_held
 from router.openai import Face, refusal_of
@@ -52,9 +52,9 @@ class Relay:
 
     __slots__ = (
         "_body", "_heads", "_left", "_length", "_mode", "_scanner", "_tail", "_unverified", "_why",
-        "as_it_is", "bodyless", "close", "committed", "echo", "end", "events", "expects_done", "face",
-        "framing", "head", "minor", "model", "own", "plain", "refusal", "reusable", "started", "status",
-        "tunnels", "upgrades", "yields",
+        "as_it_is", "bodyless", "close", "committed", "echo", "end", "events", "expected", "expects_done",
+        "face", "framing", "head", "minor", "model", "own", "plain", "refusal", "reusable", "started",
+        "status", "tunnels", "upgrades", "yields",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +84,8 @@ class Relay:
         self.echo: AnswerFilter | None = None
         self.yields: frozenset[int] = frozenset()
         """Statuses that are not passed on."""
+        self.expected: AnswerHead | None = None
+        """What the engine has answered with before on this connection."""
         self.committed = False
         """The client has been sent a head: by `waiting` before there was an engine, or from here."""
         self.framing = b""
@@ -191,6 +193,12 @@ class Relay:
 
     def _feed_head(self, data: bytes) -> bytes:
         self.started = True
+        expected = self.expected
+        if expected is not None and expected.plain and not (self.committed or self._body):
+            found = again(expected, data)
+            if found is not None:
+                end, self._length = found
+                return self._pass_on(expected, data[end:])
         if self._body:
             data = self._body + data
             self._body = b""

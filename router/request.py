@@ -89,8 +89,7 @@ def read_json(body: Bytes) -> Asked:
     Raises `RefusedError` (400) if it is no JSON object, if `model` is no string or stands there twice
     (escaped spellings of the key count: two parsers would not agree on which one is meant).
     """
-    small = isinstance(body, bytes) and len(body) <= _SMALL
-    if small and _names_model_once(cast("bytes", body)):
+    if type(body) is bytes and len(body) <= _SMALL and _names_model_once(body):
         # No second "model" and no escape that could spell one: the typed skip sees all there is.
         try:
             typed = _typed(body)

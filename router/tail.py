@@ -17,6 +17,11 @@ _NEAR = 320
 
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
+_USUAL = re.compile(
+    rb'"usage"\s*:\s*\{\s*"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})\s*,\s*'
+    rb'(?:"total_tokens"\s*:\s*\d{1,12}\s*,\s*)?"(?:completion|output)_tokens"\s*:\s*(\d{1,12})'
+)
+"""What nearly every engine writes, found by one look."""
 _RESPONSES_END = re.compile(rb"response\.(?:completed|incomplete|failed)")
 
 
@@ -97,5 +102,8 @@ def usage_in(tail: bytes, *, events: bool) -> tuple[int, int]:
         at = tail.rfind(b'"usage"') if events else tail.find(b'"usage"')
         if at < 0:
             return 0, 0
+    usual = _USUAL.match(tail, at)
+    if usual is not None:
+        return int(usual[1]), int(usual[2])
     prompt, completion = _PROMPT_TOKENS.search(tail, at), _COMPLETION_TOKENS.search(tail, at)
     return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from router.answer_head import AnswerHead
 from router.ports import Bytes, Lease
 from router.wheel import TICK
 
@@ -46,7 +47,7 @@ class Taker(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an engine (or to the control app). Has a taker while a request is on it."""
 
-    __slots__ = ("idle_since", "key", "lost", "reused", "taker", "transport", "write")
+    __slots__ = ("idle_since", "key", "last_head", "lost", "reused", "taker", "transport", "write")
 
     def __init__(self, key: PoolKey) -> None:
         self.key = key
@@ -57,6 +58,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.taker: Taker | None = None
         self.reused = False
         """It has carried a request before: that it is lost may only mean that the engine tired of waiting."""
+        self.last_head: AnswerHead | None = None
+        """Of the answer before: nearly always the next one's too."""
         self.lost = False
         self.idle_since = 0.0
 

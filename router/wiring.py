@@ -258,7 +258,7 @@ class Daemon:
                 spawn=self.tasks.spawn,
                 now=asyncio.get_running_loop().time,
                 request_ids=request_ids(f"req-{secrets.token_hex(4)}"),
-                authorizer=self.auth,
+                authorizer=self.auth.__call__,  # the method: calling the object costs twice as much
                 cors=Cors(self.settings.cors.origins),
             ),
             limits=front_limits(self.settings),
@@ -269,7 +269,7 @@ class Daemon:
         count = self.metrics.record
         if not self.settings.log.access:
             return count
-        write = self.access_log
+        write = self.access_log.note
 
         def record(request: RequestRecord) -> None:
             count(request)

@@ -56,14 +56,14 @@ def test_a_refusal_shows_its_code() -> None:
 
 def test_lines_are_written_together_and_soon() -> None:
     log = Log()
-    log.access(record())
-    log.access(record())
+    log.access.note(record())
+    log.access.note(record())
     assert log.writes == []
     log.clock.advance(FLUSH_SECONDS)
     assert len(log.writes) == 1
     assert log.writes[0].count("\n") == 2
     assert log.clock.next_timer() is None
-    log.access(record())
+    log.access.note(record())
     log.clock.advance(FLUSH_SECONDS)
     assert len(log.writes) == 2
 
@@ -71,14 +71,14 @@ def test_lines_are_written_together_and_soon() -> None:
 def test_a_burst_is_written_before_it_piles_up() -> None:
     log = Log()
     for _ in range(FLUSH_LINES):
-        log.access(record())
+        log.access.note(record())
     assert log.writes[0].count("\n") == FLUSH_LINES
     assert log.clock.next_timer() is None
 
 
 def test_flush_writes_what_is_left_once() -> None:
     log = Log()
-    log.access(record())
+    log.access.note(record())
     log.access.flush()
     log.access.flush()
     assert len(log.writes) == 1
@@ -86,7 +86,7 @@ def test_flush_writes_what_is_left_once() -> None:
 
 def test_json_lines_have_stable_keys() -> None:
     log = Log("json")
-    log.access(record(total=1.0, streamed=True))
+    log.access.note(record(total=1.0, streamed=True))
     log.access.flush()
     entry = json.loads(log.writes[0])
     assert entry["time"].endswith("Z")
@@ -98,7 +98,7 @@ def test_json_lines_have_stable_keys() -> None:
         True,
     )
     refused = Log("json")
-    refused.access(record(outcome="refused"))
+    refused.access.note(record(outcome="refused"))
     refused.access.flush()
     assert set(json.loads(refused.writes[0])) == set(entry)
 
@@ -106,7 +106,7 @@ def test_json_lines_have_stable_keys() -> None:
 @pytest.mark.parametrize("style", ["console", "json"])
 def test_no_query_string_is_logged(style: Format) -> None:
     log = Log(style)
-    log.access(record())
+    log.access.note(record())
     log.access.flush()
     assert "hunter2" not in log.writes[0]
 
@@ -117,7 +117,7 @@ def test_no_query_string_is_logged(style: Format) -> None:
 )
 def test_clients_cannot_forge_lines(style: Format, evil: str) -> None:
     log = Log(style)
-    log.access(record(model=evil, path=f"/{evil}"))
+    log.access.note(record(model=evil, path=f"/{evil}"))
     log.access.flush()
     (text,) = log.writes
     assert text.count("\n") == 1
@@ -128,11 +128,11 @@ def test_clients_cannot_forge_lines(style: Format, evil: str) -> None:
 
 def test_reads_of_status_that_went_well_are_left_out() -> None:
     log = Log()
-    log.access(record(method="GET", path="/api/status", outcome="control"))
+    log.access.note(record(method="GET", path="/api/status", outcome="control"))
     log.access.flush()
     assert log.writes == []
-    log.access(record(method="GET", path="/nowhere", outcome="control", status=404))
-    log.access(record(method="POST", path="/api/models/m/unload", outcome="control"))
+    log.access.note(record(method="GET", path="/nowhere", outcome="control", status=404))
+    log.access.note(record(method="POST", path="/api/models/m/unload", outcome="control"))
     log.access.flush()
     assert log.writes[0].count("\n") == 2
 

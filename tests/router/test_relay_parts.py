@@ -16,7 +16,7 @@ from router.answer_head import parse_engine_head
 from router.chunks import SIZE_LINES, ChunkScanner, FramingError, chunk
 from router.echo import ModelEcho
 from router.ending import End
-from router.head_cache import HeadCache
+from router.head_cache import HeadCache, again
 from router.heads import RequestHead, parse_request_head
 from router.limits import BodyBudget, BufferStore
 from router.openai import FACES
@@ -198,6 +198,23 @@ def test_the_head_cache_tells_each_request_its_own_length_and_stays_small() -> N
     assert len(cache) <= 256
     take(cache, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 5000 + b"\r\n\r\n")
     assert all(len(key) <= 4096 for key in cache._known)
+
+
+def test_a_peer_that_says_the_same_again_is_known_by_it() -> None:
+    cache = HeadCache(lambda data: parse_request_head(data, max_fields=100))
+    raw = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\nX: y\r\n\r\n"
+    head, _ = take(cache, raw % b"5")
+    for length in (b"5", b"0", b"007", b"1" * 15):
+        assert again(head, raw % length + b"body") == (len(raw % length), int(length))
+    for length in (b"", b"+5", b"5 ", b"0x5", b"-1", b"1" * 16, b"5, 5", b"5\n"):
+        assert again(head, raw % length + b"body") is None
+    for other in (raw % b"5", b""):
+        assert again(head, other[:-1]) is None  # not whole
+    assert again(head, (raw % b"5").replace(b"X: y", b"X: z")) is None
+    assert again(head, (raw % b"5").replace(b"Host: a", b"Host: b")) is None
+    bare, _ = take(cache, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert again(bare, b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET") == (27, None)
+    assert again(bare, b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n") is None
 
 
 @pytest.mark.parametrize("value", [b"", b"+5", b"5 5", b"5,5", b"0x5", b"1" * 16])
