@@ -388,6 +388,7 @@ class FrontConnection(asyncio.Protocol):
         try:
             self._forget_body()
             self.deadline = NEVER
+            exchange.received = self._shared.now()
             body = reader.body
             exchange.begin(body if len(body) > _LARGE else bytes(body))
         except Exception as error:  # noqa: BLE001  logged there
@@ -425,6 +426,7 @@ class FrontConnection(asyncio.Protocol):
             return b""
         self._forget_body()
         self.deadline = NEVER
+        exchange.received = shared.now()
         exchange.begin(memoryview(body) if len(body) > _LARGE else bytes(body))
         return scanner.rest
 

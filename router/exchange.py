@@ -97,9 +97,8 @@ class Exchange(Tunnel):
     # -- in ----------------------------------------------------------------------------------------
 
     def begin(self, body: Bytes) -> None:
-        """The body is complete: find out where it goes, and send it."""
-        shared, head = self.shared, self.head
-        now = self.received = shared.now()
+        """The body is complete, since `received`: find out where it goes, and send it."""
+        shared, head, now = self.shared, self.head, self.received
         self.bytes_in = len(body)
         self.side.deadline = NEVER
         endpoint = self.endpoint
@@ -193,7 +192,7 @@ class Exchange(Tunnel):
         relay.close = head.close or side.closing
         self._relay = relay
         if size <= _JOINED:
-            up.write(b"".join((first, *pieces)))
+            up.write(first + pieces[0] if len(pieces) == 1 else b"".join((first, *pieces)))
         else:
             up.write(first)
             for piece in pieces:

@@ -120,9 +120,24 @@ class PerKey:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def count(self, record: RequestRecord) -> None:
+        """One request more."""
+        self.requests += 1
+        self.prompt_tokens += record.prompt_tokens
+        self.completion_tokens += record.completion_tokens
+
 
 SeriesKey = tuple[str, str, str, str]
 """model, endpoint, outcome, HTTP status."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Where requests that are alike are counted."""
+
+    key: SeriesKey
+    row: PerModel
+    used: PerKey | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +163,7 @@ class Metrics:
         self._version = version
         self._uncounted: list[RequestRecord] = []
         self._requests: dict[SeriesKey, int] = {}
-        self._series: dict[tuple[str, str, str, int], tuple[SeriesKey, PerModel]] = {}
+        self._series: dict[tuple[str, str, str, int, str], _Series] = {}
         """By what a record says of itself: where requests that were served are counted."""
         self._refusals: dict[tuple[str, str], int] = {}
         self._codes: set[str] = set()
@@ -175,6 +190,7 @@ class Metrics:
     def set_keys(self, names: Iterable[str]) -> None:
         """The names of keys there are; what others used is dropped."""
         self._count_up()
+        self._series.clear()
         wanted = frozenset(names)
         self._keys = {pair: used for pair, used in self._keys.items() if pair[0] in wanted}
 
@@ -187,16 +203,16 @@ class Metrics:
 
     def _count_up(self) -> None:
         """Count what was noted: before anybody reads a number."""
+        known = self._series
         for record in self._uncounted:
-            found = self._series.get((record.model, record.path, record.outcome, record.status))
-            if found is None:
+            series = known.get((record.model, record.path, record.outcome, record.status, record.key))
+            if series is None:
                 self._count_one(record)
-            else:
-                key, row = found
-                self._requests[key] += 1
-                self._count(row, record)
-                if record.key:
-                    self._count_key(record.key, key[0], record)
+                continue
+            self._requests[series.key] += 1
+            self._count(series.row, record)
+            if series.used is not None:
+                series.used.count(record)
         self._uncounted.clear()
 
     def _count_one(self, record: RequestRecord) -> None:
@@ -212,12 +228,16 @@ class Metrics:
             self._refuse(model, record.code)
         if endpoint is None:
             return
-        counted = self._models[OTHER] if row is None else row
-        self._count(counted, record)
+        self._count(self._models[OTHER] if row is None else row, record)
+        used = None
         if record.key:
-            self._count_key(record.key, model, record)
+            used = self._keys.get((record.key, model))
+            if used is None:
+                used = self._keys[record.key, model] = PerKey()
+            used.count(record)
         if row is not None and outcome == _SERVED and record.status in _STATUSES and record.path in ENDPOINTS:
-            self._series[model, record.path, outcome, record.status] = (key, row)
+            asked = (record.model, record.path, outcome, record.status, record.key)
+            self._series[asked] = _Series(key, row, used)
 
     def _refuse(self, model: str, code: str) -> None:
         if code not in self._codes:
@@ -225,14 +245,6 @@ class Metrics:
                 code = OTHER
             self._codes.add(code)
         self._refusals[model, code] = self._refusals.get((model, code), 0) + 1
-
-    def _count_key(self, key: str, model: str, record: RequestRecord) -> None:
-        used = self._keys.get((key, model))
-        if used is None:
-            used = self._keys[key, model] = PerKey()
-        used.requests += 1
-        used.prompt_tokens += record.prompt_tokens
-        used.completion_tokens += record.completion_tokens
 
     @staticmethod
     def _count(row: PerModel, record: RequestRecord) -> None:
