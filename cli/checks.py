@@ -224,7 +224,8 @@ def _together(facts: Facts, allowed: Mapping[DeviceId, int]) -> Iterator[Finding
 
 def check_port(facts: Facts) -> Iterator[Finding]:
     """Whether the daemon could listen, and who could reach it."""
-    listen, port = facts.settings.listen, facts.port
+    addresses, port = facts.settings.addresses, facts.port
+    listen = addresses[0]
     if port.state == "free":
         yield _ok("port", f"{listen} is free")
     elif port.state == "ours":
@@ -235,12 +236,12 @@ def check_port(facts: Facts) -> Iterator[Finding]:
     else:
         remedy = "choose a port above 1023 and an address of this machine"
         yield Finding("port", Level.FAIL, f"{listen} cannot be listened on: {port.holder}", remedy)
-    host, _ = parse_listen(listen)
-    if not (host in ("localhost", "::1") or host.startswith("127.")):
-        what = f"{listen}: whoever reaches this machine can reach the daemon"
-        yield Finding(
-            "port", Level.WARN, what, "put a proxy with authentication in front, or listen on 127.0.0.1"
-        )
+    for far in addresses:
+        host = "::1" if far.startswith("unix:") else parse_listen(far)[0]
+        if not (host in ("localhost", "::1") or host.startswith("127.")):
+            what = f"{far}: whoever reaches this machine can reach the daemon"
+            remedy = "put a proxy with authentication in front, or listen on 127.0.0.1"
+            yield Finding("port", Level.WARN, what, remedy)
 
 
 def check_state(facts: Facts) -> Iterator[Finding]:

@@ -91,12 +91,16 @@ def check(file: Path | None, as_json: bool) -> int:
     if as_json:
         terminal.print_json(
             ConfigChecked(
-                valid=True, file=where, listen=settings.listen, models=sorted(settings.models), problems=[]
+                valid=True,
+                file=where,
+                listen=", ".join(settings.addresses),
+                models=sorted(settings.models),
+                problems=[],
             )
         )
     else:
         count = len(settings.models)
-        print(f"fine: {where or NO_FILE}; {count} models named, listening on {settings.listen}")
+        print(f"fine: {where or NO_FILE}; {count} models named, listening on {', '.join(settings.addresses)}")
     return Status.OK
 
 

@@ -31,6 +31,8 @@ def find_url(given: str | None, environment: Mapping[str, str] = os.environ) -> 
     A configuration that cannot be read is no reason not to reach a daemon: it is noted, and the default used.
     """
     url = given or environment.get("MODELYARD_URL") or _configured_url(environment)
+    if url.startswith("unix:/"):
+        return url
     if "://" not in url:
         url = f"http://{url}"
     parts = urlsplit(url)
@@ -45,7 +47,7 @@ def _configured_url(environment: Mapping[str, str]) -> str:
 
     try:
         path = find_config(None, environment, Path.cwd())
-        listen = load_settings(path, environment).settings.listen
+        listen = load_settings(path, environment).settings.addresses[0]
     except ConfigError as error:
         terminal.note(f"note: the configuration is wrong, trying {DEFAULT_URL} ({error.problems[0]})")
         return DEFAULT_URL
@@ -54,11 +56,9 @@ def _configured_url(environment: Mapping[str, str]) -> str:
 
 def url_of(listen: str) -> str:
     """The URL under which a daemon that listens on *listen* is reached from this machine."""
-    from config.schema import parse_listen
+    from config.listening import UNIX, reached_at
 
-    host, port = parse_listen(listen)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return listen if listen.startswith(UNIX) else reached_at(listen)[0]
 
 
 def key_header(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -77,6 +77,9 @@ class Daemon:
 
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
+        if url.startswith("unix:"):
+            transport = transport or httpx.HTTPTransport(uds=url.removeprefix("unix:"), verify=False)
+            url = "http://localhost"
         parts = urlsplit(url)
         loopback = (parts.hostname or "") in ("127.0.0.1", "::1", "localhost")
         self._http = httpx.Client(

@@ -62,7 +62,7 @@ def read_facts(config: Path | None, env: Mapping[str, str], cwd: Path) -> Facts:
         default_model=_default(catalog, settings),
         engines=read_engines(settings, machine, env),
         nvidia=read_nvidia(machine),
-        port=read_port(settings.listen),
+        port=read_port(settings.addresses[0]),
         free_ram_bytes=_free_ram(),
         shared_memory_bytes=_shared_memory(),
         cpu_flags=cpu_flags(_text(Path("/proc/cpuinfo"))),
@@ -236,6 +236,8 @@ def _text(path: Path) -> str:
 
 def read_port(listen: str) -> PortFacts:
     """Whether the address is free, and else who has it."""
+    if listen.startswith("unix:"):
+        return PortFacts()  # what lies there is judged when it is bound
     host, port = parse_listen(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

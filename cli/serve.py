@@ -14,7 +14,11 @@ import click
     metavar="FILE",
     help="Configuration; else $MODELYARD_CONFIG, ./modelyard.yaml, ~/.config/modelyard, /etc/modelyard.",
 )
-@click.option("--listen", metavar="HOST:PORT", help="Address to listen on instead of the configuration's.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Address to listen on instead of the configuration's: also https://HOST:PORT, unix:/PATH.",
+)
 @click.option(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),

@@ -137,7 +137,7 @@ def make_plan(
     config = None if config is None else config.absolute()
     # A service neither starts here nor has our environment: of what is found, only its own places count.
     found = config or find_config(None, {"HOME": str(Path.home())}, Path("/"))
-    listen = load_settings(found, os.environ).settings.listen
+    listen = load_settings(found, os.environ).settings.addresses
     home = Path.home() if scope is Scope.USER else STATE_HOME if account == ACCOUNT else home_of(account)
     return Plan(
         command=this_program(),

@@ -52,7 +52,7 @@ class Plan:
     scope: Scope = Scope.SYSTEM
     config: Path | None = None
     """Configuration, absolute; None: the daemon looks for it."""
-    listen: str = "127.0.0.1:8080"
+    listen: str | tuple[str, ...] = "127.0.0.1:8080"
     """Address of the socket unit: `listen` of the configuration."""
     socket: bool = True
     """A socket unit as well, which keeps the port while the daemon is away."""
@@ -256,7 +256,11 @@ ReadWritePaths=/tmp /var/tmp /dev/shm
 
 def systemd_socket(plan: Plan) -> str:
     """The `.socket` unit: the port stays open while the daemon is restarted, and clients wait."""
-    return _SOCKET.format(listen=listen_stream(plan.listen))
+    addresses = (plan.listen,) if isinstance(plan.listen, str) else plan.listen
+    lines = [f"ListenStream={listen_stream(address)}" for address in addresses]
+    if any(address.startswith("unix:") for address in addresses):
+        lines.append("# A socket file is for this account, unless you say otherwise.\nSocketMode=0600")
+    return _SOCKET.format(listen="\n".join(lines))
 
 
 _SOCKET: Final = """\
@@ -265,7 +269,7 @@ Description=modelyard's address
 
 [Socket]
 # As `listen:` in the configuration, which a daemon that is given this socket does not bind itself.
-ListenStream={listen}
+{listen}
 Backlog=4096
 NoDelay=yes
 
@@ -286,6 +290,7 @@ def sysusers() -> str:
 
 def listen_stream(listen: str) -> str:
     """`listen` as a socket unit writes it: `:8080` means IPv4 to us and would mean IPv6 there."""
+    listen = listen.removeprefix("https://").removeprefix("unix:")
     return f"0.0.0.0{listen}" if listen.startswith(":") else listen
 
 

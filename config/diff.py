@@ -10,7 +10,7 @@ from config.schema import ModelConfig, Settings
 TAKEN_OVER: Final = frozenset(
     {
         "default_model", "discover", "engines", "fuzzy_names", "keys", "keys_file", "models", "seed",
-        "shutdown_grace", "ttl", "virtual", "watch_config",
+        "shutdown_grace", "tls", "ttl", "virtual", "watch_config",
     }
 )  # fmt: skip
 """Keys that a reload puts into force. All others are read when a daemon starts: `modelyard restart`."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     ValidationInfo,
@@ -21,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from config.listening import Listen, TlsConfig
+from config.listening import parse_listen as parse_listen
 from config.routing import RequestConfig as RequestConfig
 from config.routing import VirtualConfig as VirtualConfig
 from config.section import HostName, ModelName, VariantName, Word
@@ -34,23 +35,6 @@ from config.units import parse_memory as parse_memory
 from config.units import parse_moment as parse_moment
 from config.units import parse_size as parse_size
 from config.vocabulary import Capability
-
-
-def parse_listen(value: str) -> tuple[str, int]:
-    """(host, port) of `127.0.0.1:8080`, `[::1]:8080` or `:8080` (all interfaces); else ValueError."""
-    host, colon, port = value.strip().rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or (":" in host and bare == host) or any(c.isspace() or c in "[]/" for c in bare):
-        raise ValueError(f"{value!r} is not an address: write '127.0.0.1:8080' or '[::1]:8080'")
-    if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise ValueError(f"{value!r} has no port between 0 and 65535: write '127.0.0.1:8080'")
-    return bare or "0.0.0.0", int(port)
-
-
-def _listen(value: str) -> str:
-    parse_listen(value)
-    return value
-
 
 Duration = Annotated[
     float,
@@ -414,8 +398,14 @@ class LogConfig(Section):
 class Settings(Section):
     """The whole file. Every key is optional: an empty file serves the models that are found."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
-    """Address and port of the front; `[::1]:8080` for IPv6, `0.0.0.0:8080` for everybody."""
+    listen: Listen = "127.0.0.1:8080"
+    """Address and port of the front; `[::1]:8080` for IPv6, `0.0.0.0:8080` for everybody. With `https://`
+    before it, it speaks TLS; `unix:/path` is a socket file. Several make a list; commands on this machine use
+    the first."""
+    socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "600"
+    """Who may connect to a socket file, as chmod says it."""
+    tls: TlsConfig | None = None
+    """Certificate and key of addresses that begin with `https://`."""
     host_names: tuple[HostName, ...] = ()
     """Names under which browsers may reach a daemon that listens on loopback: those of the reverse proxy in
     front of it, such as `yard.example.com`. Read when the daemon starts."""
@@ -480,6 +470,11 @@ class Settings(Section):
     @classmethod
     def _empty_file(cls, value: Any) -> Any:
         return {} if value is None else value
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of `listen`."""
+        return (self.listen,) if isinstance(self.listen, str) else self.listen
 
     @model_validator(mode="after")
     def _one_meaning_per_name(self) -> Settings:

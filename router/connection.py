@@ -466,8 +466,7 @@ class FrontConnection(asyncio.Protocol):
         self.deadline = shared.now() + _LINGER_SECONDS
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        else:
-            self.transport.close()
+        # TLS has no half: the answer's length says its end, and who still sends would be reset by a close.
 
     def _linger(self, nbytes: int) -> None:
         self._lingered += nbytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Collection, Sequence
 
 from router.connection import FrontConnection
 from router.ports import FrontLimits
@@ -13,6 +14,8 @@ from router.wheel import Wheel
 
 BACKLOG = 4096
 """Connections the kernel holds for us: a burst of clients at start."""
+HANDSHAKE_SECONDS = 10.0
+"""A client that has not got through TLS by then is gone."""
 RETIRE_IDLE = 5.0
 """Long enough for a client that has just taken its kept connection out of its pool."""
 LOOK_EVERY = 0.1
@@ -48,16 +51,32 @@ class Front:
         return FrontConnection(self.shared, self._connections)
 
     async def start(
-        self, *, sockets: Sequence[socket.socket] = (), host: str | None = None, port: int = 0
+        self,
+        *,
+        sockets: Sequence[socket.socket] = (),
+        secure: Collection[socket.socket] = (),
+        tls: ssl.SSLContext | None = None,
+        host: str | None = None,
+        port: int = 0,
     ) -> list[asyncio.Server]:
-        """Listen on *sockets* (already bound), or on *host* and *port* (0: any free one)."""
+        """Listen on *sockets* (already bound), of which the *secure* speak *tls*; or on *host* and *port*
+        (0: any free one)."""
         loop = asyncio.get_running_loop()
         if sockets:
-            started = [await loop.create_server(self.connection, sock=s, backlog=BACKLOG) for s in sockets]
+            started = [await self._serve(sock, tls if sock in secure else None) for sock in sockets]
         else:
             started = [await loop.create_server(self.connection, host or "127.0.0.1", port, backlog=BACKLOG)]
         self._servers += started
         return started
+
+    async def _serve(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            return await loop.create_unix_server(self.connection, sock=sock, backlog=BACKLOG)
+        within = HANDSHAKE_SECONDS if tls is not None else None
+        return await loop.create_server(
+            self.connection, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=within
+        )
 
     def retire(self) -> None:
         """Stop accepting: another process listens on the same sockets. Who is connected may ask once more, is

@@ -17,6 +17,7 @@ import uvloop
 
 from config.errors import ConfigError
 from config.load import Draft, Loaded, find_config, load_draft, load_settings
+from config.schema import Settings
 from router.logs import choose_format, configure_logging
 from supervisor.errors import AlreadyRunningError
 
@@ -108,7 +109,7 @@ def _settings(options: ServeOptions, draft: Draft | None = None) -> Loaded:
     settings = loaded.settings
     over: dict[str, object] = {}
     if options.listen is not None:
-        over["listen"] = options.listen
+        over["listen"] = Settings(listen=options.listen).listen
     if options.state_dir is not None:
         over["state_dir"] = options.state_dir.absolute()
     logs = {k: v for k, v in (("format", options.log_format), ("level", options.log_level)) if v is not None}

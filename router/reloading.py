@@ -24,6 +24,7 @@ from registry.model import Model
 from registry.model_memory import ModelMemory
 from router.config_watch import ConfigWatch
 from router.handover import HandOverError
+from router.tls import certificate_of, renew
 from supervisor.changeover import Changeover
 from supervisor.reload import Difference, Rejected, ReloadPlan, compare
 
@@ -169,6 +170,7 @@ class Reloading:
         try:
             prepared = await asyncio.to_thread(self._prepare, None, daemon.definitions())
             await daemon.load_keys(prepared.loaded.settings)
+            renew(daemon.certificate, prepared.loaded.settings.tls)
         except Exception as error:
             self._error = str(error)
             log.error("reload_failed", error=str(error))  # noqa: TRY400  it is the operator's error, not ours
@@ -194,6 +196,7 @@ class Reloading:
     ) -> _Prepared:
         """In a thread."""
         daemon, loaded = self._daemon, self._read(draft)
+        certificate_of(loaded)  # raises where it could not be shown
         environment = daemon.environment
         if aside:
             # The models that are kept between catalogs are those of the file that is in force.

@@ -6,9 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from config.listening import reached_at
 from config.schema import Settings
 from registry.catalog import Catalog
-from router.control.seed import own_address
 
 PROGRAM = "modelyard"
 
@@ -17,7 +17,7 @@ def welcome(
     catalog: Catalog, listen: str, version: str, *, keys: bool = False, command: str | None = None
 ) -> str:
     """What to type next. *command* is how this program is called there; unset, it is found out."""
-    url, _ = own_address(listen)
+    url, _ = reached_at(listen)
     usable = [model.id for model in catalog.models.values() if model.problem is None]
     if not usable:
         found = [f"  {m.id}: {m.problem}" for m in catalog.models.values() if m.problem is not None]
@@ -27,7 +27,7 @@ def welcome(
     question = '{"role":"user","content":"What is modelyard?"}'
     body = f'{{"model":"{model}","stream":true,"messages":[{question}]}}'
     # Commands look where the configuration says, and this address may have come from an option.
-    where = "" if url == own_address(Settings().listen)[0] else f" --url {url}"
+    where = "" if url == reached_at(Settings().addresses[0])[0] else f" --url {url}"
     shown, set_first = (" -H 'Authorization: Bearer KEY'", "MODELYARD_API_KEY=KEY ") if keys else ("", "")
     return (
         f"\nmodelyard {version} is ready on {url} ({len(usable)} models). Try:\n\n"

@@ -17,8 +17,9 @@ from aiohttp import web
 
 from config import places
 from config.keys import keys_file
+from config.listening import reached_at
 from config.load import Loaded
-from config.schema import Settings, parse_listen
+from config.schema import Settings
 from registry.catalog import Catalog, build_catalog, openai_entry
 from registry.discovery import Environment
 from registry.engine import Diagnosis, Machine, ModelId
@@ -55,7 +56,8 @@ from router.service import (
     watchdog_seconds,
 )
 from router.shared import FrontPorts, request_ids
-from router.sockets import address_of, is_local, listening_socket
+from router.sockets import address_of, is_local, listening_sockets, port_of, remove_socket_files, speaks_tls
+from router.tls import certificate_of
 from router.upstreams import FleetUpstreams
 from router.welcome import welcome
 from supervisor.busyness import HttpBusyness
@@ -111,6 +113,8 @@ class Daemon:
         )
         self.tasks = TaskScope()
         self.reloading = Reloading(self, origin.read)
+        self._are_passed = False
+        """A service manager opened our sockets, and keeps them."""
 
     @property
     def settings(self) -> Settings:
@@ -126,8 +130,9 @@ class Daemon:
         self.clock = SystemClock(loop)
         self._began = self.clock.now()
         before = self._predecessor
+        self.certificate = certificate_of(self.loaded)
         self.listeners = self._listeners() if before is None else before.listeners
-        self._addresses = tuple(address_of(listener) for listener in self.listeners)
+        self._addresses = tuple(address_of(listener, settings) for listener in self.listeners)
         path = settings.state_dir or places.state_dir(os.environ)
         self.state = StateDir.acquire(path) if before is None else StateDir.take_over(path, before.lock)
         self.machine: Machine = await asyncio.to_thread(read_machine)
@@ -137,7 +142,7 @@ class Daemon:
         self.metrics = Metrics(version=self._origin.version, models=self._found.models)
         self.rate = RequestRate(self.clock, lambda: self.metrics.totals().total)
         # Cookies know hosts and no ports: daemons side by side need different names.
-        self.auth = Auth(wall=self.clock.wall, cookie=f"modelyard_{parse_listen(settings.listen)[1]}")
+        self.auth = Auth(wall=self.clock.wall, cookie=f"modelyard_{port_of(self._addresses)}")
         self.keys = KeyStore(self.auth, clock=self.clock, spawn=self.tasks.spawn, changed=self._keys_changed)
         await self.load_keys(settings)
         self.events = EventRing(self.clock)
@@ -201,17 +206,11 @@ class Daemon:
         """Bound before anything else is touched, so that a taken port costs nothing and says so."""
         inherited = inherited_listeners(os.environ, pid=os.getpid())
         if inherited:
+            self._are_passed = True
             addresses = [address_of(listener) for listener in inherited]
-            log.info("listeners_inherited", addresses=addresses, configured=self.settings.listen)
+            log.info("listeners_inherited", addresses=addresses, configured=self.settings.addresses)
             return inherited
-        host, port = parse_listen(self.settings.listen)
-        try:
-            return (listening_socket(host, port),)
-        except OSError as error:
-            raise OSError(
-                f"cannot listen on {self.settings.listen}: {error.strerror or error}; "
-                "stop what holds it, or choose another address with --listen or listen:"
-            ) from error
+        return listening_sockets(self.settings)
 
     def _build_catalog(self) -> Catalog:
         return build_catalog(self.settings, self.machine, self.environment)
@@ -263,7 +262,8 @@ class Daemon:
             ),
             limits=front_limits(self.settings),
         )
-        await self.front.start(sockets=self.listeners)
+        secure = [listener for listener in self.listeners if speaks_tls(listener, self.settings)]
+        await self.front.start(sockets=self.listeners, secure=secure, tls=self.certificate)
 
     def _recorder(self) -> Recorder:
         count = self.metrics.record
@@ -315,16 +315,16 @@ class Daemon:
         usable = [model for model in models if model.problem is None]
         log.info(
             "daemon_ready",
-            url=f"http://{self.settings.listen}",
+            url=reached_at(self._addresses[0])[0],
             models=len(usable),
             unusable=len(models) - len(usable),
             config=str(self.loaded.path) if self.loaded.path else None,
             took_seconds=round(took, 3),
         )
-        self._notifier.ready(f"{len(usable)} models, serving on {self.settings.listen}")
+        self._notifier.ready(f"{len(usable)} models, serving on {', '.join(self._addresses)}")
         if self._style == "console":
             self._sink.write(
-                welcome(self._found, self.settings.listen, self._origin.version, keys=self.auth.on)
+                welcome(self._found, self._addresses[0], self._origin.version, keys=self.auth.on)
             )
 
     async def load_keys(self, settings: Settings) -> None:
@@ -351,7 +351,7 @@ class Daemon:
 
     def _summary(self) -> str:
         models = len(self.directory.catalog.models)
-        return summary_of(self.supervisor.view(), models=models, listen=self.settings.listen)
+        return summary_of(self.supervisor.view(), models=models, listen=", ".join(self._addresses))
 
     # -- news --------------------------------------------------------------------------------------
 
@@ -436,6 +436,8 @@ class Daemon:
         # Together: an instance stops as soon as its last answer is out, and no answer waits for another.
         await asyncio.gather(self.front.close(grace), self.supervisor.shutdown(drain_grace=grace))
         await self._release()
+        if not self._are_passed:
+            remove_socket_files(self.settings)
         log.info("daemon_stopped")
 
     def hurry(self) -> None:

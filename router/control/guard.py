@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from config.listening import SECURE, UNIX, reached_at
 from router.ports import Refusal
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -71,7 +72,8 @@ class Guard:
 
     def _refuses_host(self, host: str) -> Refusal | None:
         # On other addresses people use names we cannot know; rebinding to a public address gains nothing.
-        if not all(is_loopback(address) for address in self.listen):
+        near = [is_loopback(address.removeprefix(SECURE)) for address in self.listen if address[:5] != UNIX]
+        if not near or not all(near):
             return None
         if is_loopback(host) or _name(host) in self.names:
             return None
@@ -80,7 +82,8 @@ class Guard:
             "host_not_allowed",
             f"modelyard listens on loopback only and does not answer to {_name(host)[:100]!r}, because "
             "a web page could use that name to read what it must not. "
-            f"Use http://{self.listen[0]}; behind a proxy, add the name to host_names in modelyard.yaml.",
+            f"Use {reached_at(self.listen[0])[0]}; behind a proxy, add the name to host_names in "
+            "modelyard.yaml.",
             _PERMISSION,
         )
 

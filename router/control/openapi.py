@@ -106,7 +106,10 @@ def _seed(summary: str, *keys: str) -> dict[str, Any]:
     schema = {"type": "object", "properties": {key: _SEED_KEYS[key] for key in keys}}
     described = _post(summary)
     described["post"]["requestBody"] = {"content": {_JSON: {"schema": schema}}}
-    described["post"]["responses"] |= {"200": _answer(summary), "400": _refusal("It is not understood.")}
+    answer = _answer(summary)
+    if "stream" in keys:
+        answer["content"]["text/event-stream"] = {}
+    described["post"]["responses"] |= {"200": answer, "400": _refusal("It is not understood.")}
     return described
 
 

@@ -24,7 +24,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from config.schema import parse_listen
+from config.listening import reached_at
 from registry.errors import ModelRequiredError
 from registry.model import Model
 from router.control.answers import json_answer
@@ -64,21 +64,12 @@ _LOADED: Final = frozenset({State.READY, State.STARTING, State.DRAINING})
 _DOWN_AFTER_CRASH: Final = frozenset({State.BACKOFF, State.FAILED})
 
 
-def own_address(listen: str) -> tuple[str, str | None]:
-    """(base URL, path of a Unix socket or None) under which this process reaches itself."""
-    if listen.startswith("unix:"):
-        return "http://localhost", listen.removeprefix("unix:")
-    host, port = parse_listen(listen)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return (f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"), None
-
-
 class Seed:
     """The seed's API. Errors are raised as what they are; the app turns them into answers."""
 
     def __init__(self, deps: ControlDeps) -> None:
         self._deps = deps
-        self._base, self._socket = own_address(deps.listen[0])
+        self._base, self._socket = reached_at(deps.listen[0])
         self._session: aiohttp.ClientSession | None = None
 
     def routes(self) -> list[web.RouteDef]:
@@ -229,7 +220,8 @@ class Seed:
             # No limit of connections: the door bounds the requests that get here, the front those it takes.
             connector: aiohttp.BaseConnector
             if self._socket is None:
-                connector = aiohttp.TCPConnector(limit=0)
+                # This process answers at its own address, whatever name its certificate is for.
+                connector = aiohttp.TCPConnector(limit=0, ssl=False)
             else:
                 connector = aiohttp.UnixConnector(self._socket, limit=0)
             self._session = aiohttp.ClientSession(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from config.diff import (
     left_for_restart,
 )
 from config.document import parse
+from config.listening import reached_at
 from config.load import load_settings
 from config.places import engine_folder, engines_dir, state_dir
 from config.schema import (
@@ -213,3 +215,42 @@ def test_a_reload_knows_what_changed_and_what_only_a_new_process_reads() -> None
 def test_what_a_reload_puts_into_force_is_named_as_it_is_in_the_file() -> None:
     assert set(Settings.model_fields) >= TAKEN_OVER
     assert all(fields <= set(StartConfig.model_fields) for fields in TAKEN_OVER_WITHIN.values())
+
+
+@pytest.mark.parametrize(
+    ("listen", "addresses"),
+    [
+        (":80", (":80",)),
+        (["https://[::1]:443", "unix:/run/a b.sock"], ("https://[::1]:443", "unix:/run/a b.sock")),
+    ],
+)
+def test_one_address_or_several(listen: Any, addresses: tuple[str, ...]) -> None:
+    assert Settings(listen=listen).addresses == addresses
+
+
+@pytest.mark.parametrize(
+    ("listen", "said"),
+    [
+        ([], "1 to 16 addresses"),
+        ([":80", ":80"], "each once"),
+        ([f":{n}" for n in range(17)], "1 to 16"),
+        ("unix:relative", "a whole path"),
+        ("unix:/" + "x" * 101, "at most 100 bytes"),
+        ("https://name/path:80", "is not an address"),
+    ],
+)
+def test_what_is_no_address_is_refused(listen: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Settings(listen=listen)
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("0.0.0.0:80", ("http://127.0.0.1:80", None)),
+        ("https://[::]:443", ("https://[::1]:443", None)),
+        ("unix:/run/a.sock", ("http://localhost", "/run/a.sock")),
+    ],
+)
+def test_where_an_address_is_reached_from_here(address: str, found: tuple[str, str | None]) -> None:
+    assert reached_at(address) == found

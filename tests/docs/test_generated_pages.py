@@ -136,7 +136,7 @@ def test_every_key_of_every_section_is_on_the_page() -> None:
     ("section", "key", "kind", "default"),
     [
         (Settings, "ttl", "duration", "`10m`"),
-        (Settings, "listen", "text", "`127.0.0.1:8080`"),
+        (Settings, "listen", "text or list of text", "`127.0.0.1:8080`"),
         (Settings, "default_model", "text", "unset"),
         (ModelConfig, "memory", "size, or device to size", "unset"),
         (ModelConfig, "args", "list of text", "none"),

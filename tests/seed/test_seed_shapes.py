@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from config.listening import reached_at
 from config.schema import SeedConfig
 from registry.engine import ModelId
 from router.control.door import Caller
-from router.control.seed import own_address
 from router.control.seed_images import may_name_files, read_image
 from router.control.seed_shapes import (
     Generation,
@@ -211,7 +211,7 @@ def test_the_model_is_the_one_used_last() -> None:
     ],
 )
 def test_the_daemon_finds_its_own_front(listen: str, found: tuple[str, str | None]) -> None:
-    assert own_address(listen) == found
+    assert reached_at(listen) == found
 
 
 # -- image files

@@ -92,6 +92,9 @@ def test_somebodys_own_account_may_write_its_home() -> None:
 
 def test_the_socket_listens_where_the_configuration_says() -> None:
     assert "ListenStream=[::1]:9000\n" in systemd_socket(Plan(TRUE, listen="[::1]:9000"))
+    several = systemd_socket(Plan(TRUE, listen=("https://:8443", "unix:/run/modelyard/front.sock")))
+    assert "ListenStream=0.0.0.0:8443\nListenStream=/run/modelyard/front.sock\n" in several
+    assert "SocketMode=0600\n" in several
     assert listen_stream(":8080") == "0.0.0.0:8080"
     assert "Also=" not in systemd_service(Plan(TRUE, socket=False))
 

@@ -52,6 +52,8 @@ class RunningDaemon:
     env: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    by_file: bool = False
+    """It listens where *settings* say, which include `port`; not where an option does."""
 
     @property
     def url(self) -> str:
@@ -90,7 +92,7 @@ class RunningDaemon:
         command = [*self.program(), "serve", "--config", str(config)]
         with (self.folder / "daemon.log").open("ab") as out:
             self.process = subprocess.Popen(
-                [*command, "--listen", f"127.0.0.1:{self.port}"],
+                command if self.by_file else [*command, "--listen", f"127.0.0.1:{self.port}"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
