@@ -369,7 +369,10 @@ class Daemon:
         level(event.kind.value, model=event.model, incarnation=event.incarnation, **event.data)
 
     def _catalog_changed(self) -> None:
-        self.tasks.spawn(self.publish(self._found), name="publish catalog")
+        async def again() -> None:
+            await self.publish(self._found)  # the one of then: a reload may come before
+
+        self.tasks.spawn(again(), name="publish catalog")
 
     async def publish(self, found: Catalog) -> None:
         """Route by *found*, by what models are that were not changed to it, and by what endpoints serve."""

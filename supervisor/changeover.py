@@ -104,6 +104,7 @@ class Changeovers:
             {
                 one.id: Standing(one.state, one.proved, one.pinned, one.holding.reserved)
                 for one in fleet.instances.values()
+                if one.state is not State.STOPPED
             },
             need=fleet.forecast.estimate,
             budgets=self._budgets,
@@ -127,15 +128,26 @@ class Changeovers:
                 self._reject(step)
                 continue
             self.rejected.pop(step.model, None)
+            if step.action is Action.KEEP:
+                self._keep(step.model, after)
+                continue
             if after is None or after.spec is None or after.problem is not None:
                 self._remove(step.model)
             elif step.action is Action.RESTART:
                 begun[step.model] = self._restart(step, after)
             else:
                 self._take(step, after)
-        self._fleet.forecast.forget_all()
-        self._fleet.scheduler.consider()
+        if plan.does_something:
+            # Dear with hundreds of models, and most reloads change none.
+            self._fleet.forecast.forget_all()
+            self._fleet.scheduler.consider()
         return begun
+
+    def _keep(self, model: ModelId, after: Model | None) -> None:
+        """The same definition, perhaps another object: what is compared next is compared with this."""
+        instance = self._fleet.instances.get(model)
+        if instance is not None and after is not None:
+            instance.model = after
 
     def _reject(self, step: ReloadStep) -> None:
         after, known = step.difference.after, self.rejected.get(step.model)

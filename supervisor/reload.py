@@ -69,6 +69,9 @@ class Standing:
     reserved: Mapping[DeviceId, int] = field(default_factory=dict)
 
 
+_STOPPED: Final = Standing()
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A definition that was tried and did not become ready."""
@@ -96,6 +99,11 @@ class ReloadStep:
         """Its id."""
         return self.difference.model
 
+    @property
+    def does_something(self) -> bool:
+        """It is more than leaving a model as it is."""
+        return self.action is not Action.KEEP or bool(self.refused)
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceChange:
@@ -113,6 +121,11 @@ class ReloadPlan:
 
     steps: tuple[ReloadStep, ...]
     devices: tuple[DeviceChange, ...]
+
+    @property
+    def does_something(self) -> bool:
+        """Some model is not what it was, or is not what it was to be."""
+        return any(step.does_something for step in self.steps)
 
 
 def compare(before: Mapping[ModelId, Model], after: Mapping[ModelId, Model]) -> tuple[Difference, ...]:
@@ -174,7 +187,7 @@ def plan_reload(
     pinned = {model: one.reserved for model, one in standing.items() if one.pinned and one.state in RUNS}
 
     def step(difference: Difference) -> ReloadStep:
-        one = standing.get(difference.model, Standing())
+        one = standing.get(difference.model, _STOPPED)
         action = _action(difference, one)
         why = _tried(difference, rejected.get(difference.model))
         if not why and action is Action.RESTART and difference.after is not None:

@@ -179,7 +179,7 @@ def plan_answer(planned: Planned) -> ConfigPlan:
     """*planned* as it is answered."""
     models = [_planned_model(step) for step in planned.plan.steps]
     settings, left = list(planned.settings), list(planned.left_for_restart)
-    changes = bool(settings or left) or any(_does_something(step) for step in planned.plan.steps)
+    changes = bool(settings or left) or planned.plan.does_something
     return ConfigPlan(
         file=planned.file,
         changes=changes,
@@ -193,7 +193,7 @@ def plan_answer(planned: Planned) -> ConfigPlan:
 def applied_answer(applied: Applied) -> ConfigApplied:
     """*applied* as it is answered."""
     planned = applied.planned
-    models = [_applied_model(step, applied.begun) for step in planned.plan.steps if _does_something(step)]
+    models = [_applied_model(step, applied.begun) for step in planned.plan.steps if step.does_something]
     return ConfigApplied(
         file=planned.file,
         complete=all(model["outcome"] in COMPLETE for model in models),
@@ -226,10 +226,6 @@ _DONE: Final[Mapping[Action, str]] = {
     Action.REMOVE: "removed",
 }
 COMPLETE: Final = frozenset({*_DONE.values(), "restarted"})
-
-
-def _does_something(step: ReloadStep) -> bool:
-    return step.action is not Action.KEEP or bool(step.refused)
 
 
 def _planned_model(step: ReloadStep) -> PlannedModel:
