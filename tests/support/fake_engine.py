@@ -13,6 +13,8 @@ request's `max_tokens` when that is less); `model` echoes what the request named
 
 Life
   --bind-after S        the port opens S seconds after the start (vLLM and vllm-mlx bind after loading)
+  --bind-when FILE      the port opens when FILE is there
+  --ready-when FILE     as --ready-after, until FILE is there
   --ready-after S       until then /health is 503 and inference waits (mlx-lm binds early)
   --exit-at-start       write the lines and exit with --exit-code
   --exit-after S        exit with --exit-code S seconds after the start
@@ -46,6 +48,7 @@ Answers
   --slow-first-byte S   wait before an answer's first byte
   --chunks N            words of an answer, default 8
   --chunk-interval S    pause between two words of a stream
+  --until FILE          a stream has further words until FILE is there
   --chunk-bytes N       pad every streamed event to N bytes
   --no-done             streams end without `data: [DONE]`
   --no-usage            no usage anywhere
@@ -63,6 +66,7 @@ Failures
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import mmap
 import os
@@ -71,6 +75,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +83,7 @@ from typing import Any
 # `--try-import` could not tell what leaks into a child.
 _ROOT = str(Path(__file__).resolve().parents[2])
 sys.path.append(_ROOT)
-from tests.support.fake_engine_wire import Connection, HangupError, Request, pause  # noqa: E402  the path above
+from tests.support.fake_engine_wire import Connection, HangupError, Request, is_there, pause  # noqa: E402  the path above
 
 sys.path.remove(_ROOT)
 
@@ -107,6 +112,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--health-body", default='{"status": "ok"}')
     p.add_argument("--key", default=os.environ.get("FAKE_ENGINE_KEY", ""))
     p.add_argument("--try-import")
+    for name in ("until", "bind-when", "ready-when"):
+        p.add_argument(f"--{name}", type=Path)
     p.add_argument("--hang-at", choices=("headers", "chunk"))
     for name in (
         "exit-at-start", "exit-on-taken-port", "ignore-term", "ignore-first-term", "fork-child",
@@ -138,7 +145,8 @@ class Engine:
     @property
     def is_ready(self) -> bool:
         """Whether --ready-after is over."""
-        return time.monotonic() - self.started >= float(self.knobs.ready_after)
+        is_late_enough = time.monotonic() - self.started >= float(self.knobs.ready_after)
+        return is_late_enough and is_there(self.knobs.ready_when)
 
     def disconnected(self) -> None:
         """A client left before its answer was complete."""
@@ -148,6 +156,8 @@ class Engine:
     def listen(self) -> None:
         """Serve for ever."""
         pause(self.knobs.bind_after)
+        while not is_there(self.knobs.bind_when):
+            pause(0.01)
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -270,6 +280,14 @@ class Engine:
         said = ["served", "by", self.knobs.model, "pid", str(os.getpid())]
         return [*said, *(f"w{i}" for i in range(count - len(said)))][:count]
 
+    def streamed(self, request: Request) -> Iterator[str]:
+        """The words of a stream: those of an answer, and more for as long as somebody wants."""
+        words = self.words(request)
+        yield from words
+        more = itertools.count(len(words) - 5)
+        while not is_there(self.knobs.until):
+            yield f"w{next(more)}"
+
     def usage(self, words: int) -> dict[str, int]:
         """OpenAI's usage object."""
         return {"prompt_tokens": 3, "completion_tokens": words, "total_tokens": 3 + words}
@@ -288,9 +306,9 @@ class Engine:
             "created": 1,
             "model": request.json.get("model") or self.knobs.model,
         } | self.echo(request)
-        words = self.words(request)
+        number = -1
         c.begin_stream()
-        for number, word in enumerate(words):
+        for number, word in enumerate(self.streamed(request)):
             if number:
                 c.wait(self.knobs.chunk_interval)
             text = word if number == 0 else f" {word}"
@@ -308,7 +326,7 @@ class Engine:
         end["delta" if chat else "text"] = {} if chat else ""
         c.event(json.dumps(frame | {"choices": [end]}).encode())
         if not self.knobs.no_usage and (request.json.get("stream_options") or {}).get("include_usage"):
-            c.event(json.dumps(frame | {"choices": [], "usage": self.usage(len(words))}).encode())
+            c.event(json.dumps(frame | {"choices": [], "usage": self.usage(number + 1)}).encode())
         if not self.knobs.no_done:
             c.event(b"[DONE]")
         c.end_stream()

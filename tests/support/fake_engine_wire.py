@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import Any, Protocol
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 503: "Service Unavailable"}
@@ -17,6 +18,11 @@ def pause(seconds: float) -> None:
     """Let *seconds* pass in this thread."""
     if seconds > 0:
         threading.Event().wait(seconds)
+
+
+def is_there(file: Path | None) -> bool:
+    """What a knob waits for has come, or it waits for nothing."""
+    return file is None or file.exists()
 
 
 class Answerer(Protocol):
