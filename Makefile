@@ -64,8 +64,9 @@ test-process: $(VENV)/.installed-dev ## ring 4: a real daemon, real shims, scrip
 	$(PYTEST) -n $(DAEMONS) --dist loadfile -m process
 
 .PHONY: test-rounds
-test-rounds: $(VENV)/.installed-dev ## the accidents of ring 4, 100 rounds each, and SDKs on slow starts: half an hour
-	MODELYARD_ROUNDS=100 $(PYTEST) -s tests/process/test_rounds.py
+test-rounds: $(VENV)/.installed-dev engine-for-tests ## the accidents of ring 4, 100 rounds each, hand-overs, and SDKs on slow starts: an hour
+	MODELYARD_ROUNDS=100 $(PYTEST) -rP tests/process/test_rounds.py tests/daemon/test_handover.py \
+	  tests/engines/test_handover_with_mlx_lm.py
 	MODELYARD_COLD_SECONDS=30 $(PYTEST) --timeout 300 tests/sdk
 
 .PHONY: soak

@@ -16,8 +16,9 @@ BACKLOG = 4096
 """Connections the kernel holds for us: a burst of clients at start."""
 HANDSHAKE_SECONDS = 10.0
 """A client that has not got through TLS by then is gone."""
-RETIRE_IDLE = 5.0
-"""Long enough for a client that has just taken its kept connection out of its pool."""
+RETIRE_IDLE = 30.0
+"""Longer than clients keep a connection that they do not use (httpx 5 s, undici 4 s, aiohttp 15 s): whoever
+closes first while the other sends loses a request, so it had better not be us."""
 LOOK_EVERY = 0.1
 
 
