@@ -26,6 +26,7 @@ from router.config_watch import ConfigWatch
 from router.handover import HandOverError
 from router.tls import certificate_of, renew
 from supervisor.changeover import Changeover
+from supervisor.errors import StoppingError
 from supervisor.reload import Difference, Rejected, ReloadPlan, compare
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Reloading:
         self._turn = asyncio.Lock()
         self._is_asked = False
         """A reload is due that has not begun."""
+        self._has_started = False
         self._error = ""
 
     def start(self) -> None:
@@ -101,6 +103,9 @@ class Reloading:
             changed=self.ask,
         )
         self._watch.start()
+        self._has_started = True
+        if self._is_asked:
+            daemon.tasks.spawn(self._asked(), name="reload")
 
     def close(self) -> None:
         """Look at the file no more."""
@@ -127,15 +132,18 @@ class Reloading:
         meanwhile, hand over to it.
 
         Definitions that have failed are not tried again: whoever sends the signal may only want new models
-        to be found.
+        to be found. While the daemon starts it is put off until there is something to reload.
         """
         if not self._is_asked:
             self._is_asked = True
-            self._daemon.tasks.spawn(self._asked(), name="reload")
+            if self._has_started:
+                self._daemon.tasks.spawn(self._asked(), name="reload")
 
     async def _asked(self) -> None:
         async with self._turn:
             self._is_asked = False  # from here on the file is read: whoever asks now wants it read again
+            if self._daemon.supervisor.stopping:
+                return
             leaving = self._daemon.leaving
             if await asyncio.to_thread(leaving.code_changed):
                 with contextlib.suppress(HandOverError):  # logged; this version serves on
@@ -145,8 +153,9 @@ class Reloading:
                 await self._apply(retry=False)
 
     async def plan(self, draft: Draft | None) -> Planned:
-        """What `apply` would do, or would do if *draft* were the file. Raises ConfigError."""
+        """What `apply` would do, or would do if *draft* were the file. Raises ConfigError, StoppingError."""
         async with self._turn:
+            self._must_decide()
             before = self._daemon.definitions()
             prepared = await asyncio.to_thread(partial(self._prepare, draft, before, aside=True))
         return self._planned(prepared, self._plan(prepared, retry=True))
@@ -154,14 +163,20 @@ class Reloading:
     async def apply(self) -> Applied:
         """Put the file into force; what has failed before is tried again.
 
-        Raises ConfigError, and then nothing has changed.
+        Raises ConfigError or StoppingError, and then nothing has changed.
         """
         async with self._turn:
+            self._must_decide()
             return await self._apply(retry=True)
 
     async def settled(self, applied: Applied) -> None:
         """Return when every model that is restarted because of it is ready, or has been put back."""
         await self._daemon.supervisor.changeovers.settled(applied.begun)
+
+    def _must_decide(self) -> None:
+        """A daemon that was handed over has instances that are another's."""
+        if self._daemon.supervisor.stopping:
+            raise StoppingError("this process serves only what is open: ask again", retry_after=1.0)
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from router.control.door import caller_of
 from router.errors import BadConfigError, BadDraftError
 from router.reloading import Applied, ConfigStanding, Planned
 from supervisor.changeover import Changeover
+from supervisor.errors import SupervisorError
 from supervisor.reload import Action, ReloadStep
 
 log = structlog.get_logger("modelyard.control")
@@ -145,14 +146,16 @@ class Reloads:
         applied = await asyncio.shield(self._deps.spawn(self._try(), name="reload"))
         if isinstance(applied, ConfigError):
             raise BadConfigError(str(applied))
+        if isinstance(applied, SupervisorError):
+            raise applied
         if wait:
             await self._configuration.settled(applied)
         return json_answer(applied_answer(applied), status=200 if wait else 202)
 
-    async def _try(self) -> Applied | ConfigError:
+    async def _try(self) -> Applied | ConfigError | SupervisorError:
         try:
             return await self._configuration.apply()
-        except ConfigError as error:
+        except (ConfigError, SupervisorError) as error:
             return error
 
 

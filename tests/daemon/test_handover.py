@@ -239,7 +239,14 @@ def test_a_kept_connection_is_answered_for_longer_than_clients_keep_one(tmp_path
         kept.request("GET", "/health")
         assert kept.getresponse().read()
         sock = kept.sock
+        manager = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=20)
+        manager.request("GET", "/health")
+        assert manager.getresponse().read()
         httpx.post(f"{daemon.url}/api/restart", timeout=60).raise_for_status()
+        # The old daemon has nothing to say about models any more.
+        manager.request("POST", "/api/config/apply")
+        assert manager.getresponse().status == 503
+        manager.close()
         threading.Event().wait(6)  # httpx closes what it has not used for 5 s: we must not be the first
         kept.request("GET", "/health")
         assert kept.sock is sock, "it had to connect again"
