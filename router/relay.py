@@ -278,6 +278,9 @@ class Relay:
         if not self.committed:
             self.status = head.status
         if self.bodyless or head.status in (204, 304):
+            if self.committed:
+                # The client has a head, and is owed what it promised.
+                return self.fail(refused.bad_answer(self.model, f"a {head.status} has no content"))
             self.end = End.COMPLETE
             self.reusable = self.reusable and not data
             # RFC 9110 8.6: 204 has no length, and 304's would be that of another answer.

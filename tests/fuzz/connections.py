@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import h11
+import pytest
 
 from registry.capability import Endpoint
 from registry.capability import Protocol as ApiProtocol
@@ -101,7 +102,7 @@ def _talk(shared: Shared, pieces: list[bytes]) -> bool:
     for piece in pieces:
         if transport.closing:
             break
-        while piece:
+        while piece and not transport.closing:
             reader = transport.protocol
             if isinstance(reader, asyncio.BufferedProtocol):
                 view = cast("memoryview", reader.get_buffer(-1))
@@ -281,7 +282,13 @@ def _check_output(asked: _Asked, relay: Relay, out: bytes, data: bytes) -> bytes
         return b""
     if asked.committed:
         out = _PROMISED[asked.minor] + out
-    status, body, whole = _read_answer(asked, out, closed=end is not End.CUT)
+    try:
+        status, body, whole = _read_answer(asked, out, closed=end is not End.CUT)
+    except h11.RemoteProtocolError:
+        # Chunks go on as they are: what h11 finds wrong must be the engine's own.
+        with pytest.raises(h11.RemoteProtocolError):
+            _read_answer(asked, data, closed=True)
+        return b""
     if end is End.CUT:
         assert not whole or relay.framing == b"close", "an answer that is cut looks whole"
         return b""

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = Path(__file__).with_name("corpus")
+LONGEST: Final = 1024
+"""Bytes of an input that is kept."""
 MOST: Final = 150
 """Inputs kept of one target: all are replayed whenever the tests run."""
 
@@ -20,6 +22,7 @@ def kept(name: str) -> list[bytes]:
 
 def keep(name: str, inputs: Iterable[bytes]) -> None:
     """Keep *inputs*, the shortest of them where there are too many."""
-    chosen = sorted(set(inputs), key=lambda data: (len(data), data))[:MOST]
+    short = {data for data in inputs if len(data) <= LONGEST}
+    chosen = sorted(short, key=lambda data: (len(data), data))[:MOST]
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.txt").write_text("".join(f"{data!r}\n" for data in chosen))

@@ -248,6 +248,21 @@ def test_each_protocol_knows_its_end(protocol: ApiProtocol, end: bytes, complete
     assert tail.has_end_mark(protocol, framed=False) is complete
 
 
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+@pytest.mark.parametrize("events", [True, False])
+@pytest.mark.parametrize("minor", [0, 1])
+def test_an_answer_without_content_is_none_after_a_head_was_sent(
+    status: bytes, events: bool, minor: int
+) -> None:
+    relay = Relay(HEADS_SEEN, model="m", face=FACES[ApiProtocol.OPENAI], minor=minor, own=b"x-request-id: r")
+    relay.promise(events=events)
+    out = relay.feed(b"HTTP/1.1 " + status + b"\r\n\r\n")
+    assert relay.end is End.SAID
+    assert b"HTTP/1" not in out
+    assert b"has no content" in out
+    assert out.endswith(b"0\r\n\r\n") is bool(minor)
+
+
 HEADS = {
     "chunked": b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
     "close": b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n",
