@@ -13,15 +13,13 @@ from typing import Final
 
 from cli.facts import Facts
 from cli.terminal import size
+from config.budgets import gpu_budget, host_budget
 from config.schema import parse_listen
 from config.vocabulary import EngineName
 from registry.engine import HOST, DeviceId
 from registry.errors import EngineMissingError
 from registry.model import Model, SourceKind
 
-HOST_SHARE: Final = 0.75
-GPU_SHARE: Final = 0.92
-"""What `auto` means in `memory:`; a test holds them to the daemon's own."""
 GIB: Final = 2**30
 LITTLE_DISK: Final = 256 * 2**20
 """Logs and the journal of a yard with ten models stay below."""
@@ -174,14 +172,8 @@ def _instructions(flags: frozenset[str], bad: Level) -> Iterator[Finding]:
 def budgets(facts: Facts) -> dict[DeviceId, int]:
     """Bytes that instances may take, by device."""
     memory, machine = facts.settings.memory, facts.machine
-    found = {HOST: _budget(memory.host, machine.ram_bytes, HOST_SHARE)} if machine.ram_bytes else {}
-    return found | {device: _budget(memory.gpu, total, GPU_SHARE) for device, total in machine.gpus}
-
-
-def _budget(setting: float | str, total: int, share: float) -> int:
-    if isinstance(setting, str):
-        return int(total * share)
-    return int(total * setting) if isinstance(setting, float) else min(setting, total)
+    found = {HOST: host_budget(memory, machine.ram_bytes)} if machine.ram_bytes else {}
+    return found | {device: gpu_budget(memory, device, total) for device, total in machine.gpus}
 
 
 def check_memory(facts: Facts) -> Iterator[Finding]:

@@ -23,7 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from config import places
 from config.errors import ConfigError, Problem
-from config.schema import KeyConfig, KeyName, Moment, Settings
+from config.quantities import Moment
+from config.schema import KeyConfig, KeyName, Settings
 from config.units import write_moment
 
 PREFIX: Final = "myk-"

@@ -19,6 +19,7 @@ from config.generated import refresh
 from config.schema import Section, Settings
 from config.units import (
     parse_budget,
+    parse_budgets,
     parse_duration,
     parse_memory,
     parse_moment,
@@ -50,6 +51,7 @@ _UNITS = {
     parse_size: "size",
     parse_memory: "size, or device to size",
     parse_budget: "budget",
+    parse_budgets: "budget, or GPU to budget",
     parse_moment: "date",
 }
 

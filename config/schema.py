@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from config.listening import Listen, TlsConfig
 from config.listening import parse_listen as parse_listen
+from config.quantities import Budget, Budgets, Duration, Memory, Moment, Size
 from config.routing import RequestConfig as RequestConfig
 from config.routing import VirtualConfig as VirtualConfig
 from config.section import HostName, ModelName, VariantName, Word
@@ -32,47 +31,8 @@ from config.section import check_model_id as check_model_id
 from config.units import parse_budget as parse_budget
 from config.units import parse_duration as parse_duration
 from config.units import parse_memory as parse_memory
-from config.units import parse_moment as parse_moment
 from config.units import parse_size as parse_size
 from config.vocabulary import Capability
-
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
-]
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
-]
-Memory = Annotated[
-    int | dict[str, int],
-    BeforeValidator(parse_memory),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0},
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "minProperties": 1,
-                    "propertyNames": {"pattern": "^(host|gpu\\d{1,2})$"},
-                    "additionalProperties": {
-                        "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]
-                    },
-                },
-            ]
-        }
-    ),
-]
-Moment = Annotated[float, BeforeValidator(parse_moment), WithJsonSchema({"type": "string"})]
-Budget = Annotated[
-    int | float | Literal["auto"],
-    BeforeValidator(parse_budget),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
-]
-
 
 ENGINES_WITH: Mapping[str, tuple[str, ...]] = {
     "tensor_parallel_size": ("vllm",),
@@ -127,7 +87,7 @@ class ModelConfig(Section):
     memory: Memory | None = None
     """Bytes an instance needs; overrides the estimate. A size is RAM for a `cmd`, and for the other engines
     what they take on the devices they run on; with a `cmd` it may be given by device:
-    `{gpu0: 20GiB, host: 1GiB}`."""
+    `{gpu0: 20GiB, host: 1GiB}`, or for any one GPU: `{gpu: 20GiB}`."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Of models that are waited for, the higher is started first; a key's `priority` is added. Whoever has
     waited for `admission.max_wait` goes before all."""
@@ -158,8 +118,9 @@ class ModelConfig(Section):
     instance (PEFT's layout), mlx-lm from one each (its own layout); other engines serve none."""
     served_name: str | None = None
     """Name a command's server knows the model by; unset: the id is sent as it is."""
-    tensor_parallel_size: int | None = Field(default=None, ge=1)
-    """GPUs the weights are spread over (vLLM); unset: as many as they need."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """GPUs the weights are spread over (vLLM); auto: one if it holds them, else as many as it takes. Unset:
+    one."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     """Share of each device the instance takes for itself (vLLM: 0.92; vllm-mlx: 0.9, of what Metal gives)."""
     quantization: str | None = Field(default=None, pattern=r"^[a-z0-9_-]+$")
@@ -262,8 +223,8 @@ class MemoryConfig(Section):
     host: Budget = "auto"
     """RAM that instances may take: bytes, `"80%"`, or auto (75 % of RAM: the rest is the desktop's,
     the page cache's and ours)."""
-    gpu: Budget = "auto"
-    """The same for each GPU; auto is 92 %, as vLLM's own default."""
+    gpu: Budgets = "auto"
+    """The same for each GPU, or by GPU: `{gpu0: 20GiB, gpu1: 50%}`; auto is 92 %, as vLLM's own default."""
 
 
 class AdmissionConfig(Section):

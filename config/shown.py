@@ -39,6 +39,7 @@ _WRITERS: Final[Mapping[str, Any]] = {
     "size": write_size,
     "size, or device to size": write_size,
     "budget": write_budget,
+    "budget, or GPU to budget": write_budget,
     "date": write_moment,
 }
 

@@ -56,15 +56,21 @@ def parse_size(value: object) -> int:
 
 
 def parse_memory(value: object) -> int | dict[str, int]:
-    """Bytes for a size, or bytes by device for `{gpu0: 20GiB, host: 1GiB}`; raises ValueError for anything
-    else."""
+    """Bytes for a size, or bytes by device for `{gpu0: 20GiB, host: 1GiB}`, `gpu` being any one of them.
+
+    Raises ValueError for anything else.
+    """
     if not isinstance(value, dict):
         return parse_size(value)
     if not value:
         raise ValueError("names no device: write a size, or {gpu0: 20GiB, host: 1GiB}")
     for device in value:
-        if not isinstance(device, str) or re.fullmatch(r"host|gpu\d{1,2}", device) is None:
-            raise ValueError(f"{str(device)[:20]!r} is no device: they are host, gpu0, gpu1 …")
+        if not isinstance(device, str) or re.fullmatch(r"host|gpu\d{0,2}", device) is None:
+            raise ValueError(
+                f"{str(device)[:20]!r} is no device: they are host, gpu0, gpu1 …, gpu for any one"
+            )
+    if "gpu" in value and len(value.keys() - {"gpu", "host"}):
+        raise ValueError("gpu is any one GPU: name either that or certain ones")
     return {device: parse_size(size) for device, size in value.items()}
 
 
@@ -93,6 +99,18 @@ def parse_budget(value: object) -> int | float | Literal["auto"]:
             raise ValueError("a share must be above 0% and at most 100%")
         return share
     return parse_size(value)
+
+
+def parse_budgets(value: object) -> int | float | Literal["auto"] | dict[str, int | float | Literal["auto"]]:
+    """A budget, or budgets by GPU for `{gpu0: 20GiB, gpu1: 50%}`; raises ValueError for anything else."""
+    if not isinstance(value, dict):
+        return parse_budget(value)
+    if not value:
+        raise ValueError("names no GPU: write a budget for each of them, or {gpu0: 20GiB, gpu1: 50%}")
+    for device in value:
+        if not isinstance(device, str) or re.fullmatch(r"gpu\d{1,2}", device) is None:
+            raise ValueError(f"{str(device)[:20]!r} is no GPU: they are gpu0, gpu1 …")
+    return {device: parse_budget(budget) for device, budget in value.items()}
 
 
 def parse_moment(value: object) -> float:

@@ -21,13 +21,14 @@ from registry.checkpoint import Checkpoint
 from registry.describe import registry_id
 from registry.discovery import Candidate, Environment, Notice, discover
 from registry.engine import Installation, LaunchSpec, Machine, ModelId, Wire
-from registry.engine_choice import ENGINES, choose
+from registry.engine_choice import ENGINES, choose, launch_specs
 from registry.errors import ModelRequiredError, ModelUnusableError, RegistryError, VirtualNameError
 from registry.evidence import settle_facts
 from registry.fact import Fact
 from registry.gate import Allowed, incapable, serves
 from registry.hub import hub_cache
 from registry.installed import find_installations
+from registry.machine import within
 from registry.model import EndpointTarget, Facts, Model, SourceKind
 from registry.names import FamilyTable, parse_name
 from registry.parsers import choose_parsers
@@ -273,7 +274,7 @@ class _Builder:
         self.notices: list[Notice] = []
         self._settings = settings
         self._defaults = {str(name): config for name, config in settings.engines.items()}
-        self._machine = machine
+        self._machine = within(machine, settings.memory)
         self._installed = installed
         self._families = families
 
@@ -350,8 +351,9 @@ class _Builder:
             # vLLM refuses requests with tools when it was started without a parser.
             wire = replace(chosen.wire, calls=calls, hides_tools=choice.engine is EngineName.VLLM)
             chosen = replace(chosen, wire=wire)
-        spec = engine.launch_spec(effective, choice.installation, self._machine)
-        return replace(chosen, spec=self._timed(spec, said))
+        specs = launch_specs(engine, effective, choice.installation, self._machine)
+        first, *others = (self._timed(spec, said) for spec in specs)
+        return replace(chosen, spec=first, elsewhere=tuple(others))
 
     def _with_engine_defaults(self, options: ModelConfig, engine: EngineName) -> ModelConfig:
         defaults = self._defaults.get(engine.value)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NewType, Protocol
 
 from config.vocabulary import EngineName
@@ -236,6 +236,12 @@ class Machine:
     ram_bytes: int
     gpus: tuple[tuple[DeviceId, int], ...] = ()
     """NVIDIA devices with their memory in bytes."""
+    budgets: Mapping[DeviceId, int] = field(default_factory=dict)
+    """Bytes of each that instances may take, where the operator's settings are known."""
+
+    def only(self, devices: Collection[DeviceId]) -> Machine:
+        """The same with no other GPUs than *devices*."""
+        return replace(self, gpus=tuple(gpu for gpu in self.gpus if gpu[0] in devices))
 
     @property
     def apple_silicon(self) -> bool:
@@ -269,7 +275,11 @@ class Engine(Protocol):
         ...
 
     def launch_spec(self, model: Model, installation: Installation, machine: Machine) -> LaunchSpec:
-        """How to start it."""
+        """How to start it: of several sets of GPUs that it may go on, on the first."""
+        ...
+
+    def spreads(self, model: Model, machine: Machine) -> tuple[tuple[DeviceId, ...], ...]:
+        """The sets of GPUs that it may go on; empty where there is nothing to choose."""
         ...
 
     def wire(self, model: Model) -> Wire:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from config.vocabulary import EngineName
-from registry.engine import Engine, Installation, Machine
+from registry.engine import Engine, Installation, LaunchSpec, Machine
 from registry.engines.command import Command
 from registry.engines.mlx_lm import MlxLm
 from registry.engines.vllm import Vllm
@@ -62,6 +62,15 @@ def choose(model: Model, machine: Machine, installed: Mapping[EngineName, Instal
     if len(reasons) > 1:
         why = f"no engine can serve it on this machine: {why}"
     return Choice(choices[0].engine, problem=ModelUnusableError(f"{model.id}: {why}"))
+
+
+def launch_specs(
+    engine: Engine, model: Model, installation: Installation, machine: Machine
+) -> tuple[LaunchSpec, ...]:
+    """How to start *model*, once for each set of GPUs that it may go on; never empty."""
+    sets = engine.spreads(model, machine)
+    machines = [machine.only(devices) for devices in sets] or [machine]
+    return tuple(engine.launch_spec(model, installation, one) for one in machines)
 
 
 def _one(

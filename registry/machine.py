@@ -6,9 +6,12 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from config.budgets import gpu_budget
+from config.schema import MemoryConfig
 from registry.engine import DeviceId, Machine
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -24,6 +27,11 @@ def read_machine() -> Machine:
         ram_bytes=_ram(),
         gpus=_nvidia_gpus() if system == "linux" else (),
     )
+
+
+def within(machine: Machine, memory: MemoryConfig) -> Machine:
+    """*machine* with what the operator lets instances take of its GPUs."""
+    return replace(machine, budgets={gpu: gpu_budget(memory, gpu, total) for gpu, total in machine.gpus})
 
 
 def _ram() -> int:

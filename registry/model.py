@@ -99,6 +99,8 @@ class Model:
     exclusive: bool = False
     """No other model is loaded beside it."""
     spec: LaunchSpec | None = None
+    elsewhere: tuple[LaunchSpec, ...] = ()
+    """How to start it on other devices than `spec` does."""
     wire: Wire = field(default_factory=lambda: Wire(""))
     endpoint: EndpointTarget | None = None
     problem: ModelUnusableError | None = None
@@ -109,6 +111,16 @@ class Model:
     def capabilities(self) -> frozenset[Capability]:
         """What it can do; a model nobody knows anything about is assumed to generate."""
         return self.facts.capabilities.value or frozenset({Capability.GENERATE})
+
+    @property
+    def places(self) -> tuple[LaunchSpec, ...]:
+        """How to start it, once for each set of devices that it may go on."""
+        return () if self.spec is None else (self.spec, *self.elsewhere)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of its places: a tree started as one of them is a tree of this definition."""
+        return tuple(spec.fingerprint for spec in self.places)
 
     @property
     def footprint(self) -> Footprint:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from registry.engine import DeviceId, ModelId
 from supervisor.eviction import Candidate, choose_victims, shortage
 from supervisor.lifecycle import WITH_TREE, State
+from supervisor.placing import left_over, moved
 from supervisor.policy import Policy
 
 WANTED_WITHIN = 120.0
@@ -37,7 +38,7 @@ class ModelPicture:
     model: ModelId
     state: State
     need: Mapping[DeviceId, int]
-    """Bytes a start would reserve."""
+    """Bytes a start would reserve, at its first place."""
     reserved: Mapping[DeviceId, int]
     """Bytes it holds now; empty without a tree."""
     leases: int = 0
@@ -64,6 +65,15 @@ class ModelPicture:
     """What it takes to start, as learned or guessed."""
     rate: float = 0.0
     """Requests a second lately (decayed)."""
+    others: tuple[Mapping[DeviceId, int], ...] = ()
+    """Bytes a start would reserve at its other places."""
+    place: int = 0
+    """Which of them `need` is."""
+
+    @property
+    def needs(self) -> tuple[Mapping[DeviceId, int], ...]:
+        """At all its places, while none is chosen."""
+        return (self.need, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +92,11 @@ class FleetPicture:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start *model* now; *reserve* is set aside for it."""
+    """Start *model* now, at its *place*; *reserve* is set aside for it."""
 
     model: ModelId
     reserve: Mapping[DeviceId, int]
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +182,22 @@ def can_never_fit(
     return None
 
 
+def fits_nowhere(
+    needs: Iterable[Mapping[DeviceId, int]],
+    budgets: Mapping[DeviceId, int],
+    pinned: Mapping[ModelId, Mapping[DeviceId, int]] | None = None,
+) -> str | None:
+    """Why none of *needs* could ever be free; None when one could. Who pins comes before what is too small:
+    that can be mended without buying anything."""
+    reasons = []
+    for need in needs:
+        reason = can_never_fit(need, budgets, pinned)
+        if reason is None:
+            return None
+        reasons.append((can_never_fit(need, budgets) is not None, reason))
+    return min(reasons, key=lambda one: one[0])[1] if reasons else None
+
+
 def gib(bytes_: int) -> str:
     """`1.5 GiB`, or MiB below a tenth of that."""
     if bytes_ < 2**30 // 10:
@@ -210,7 +237,8 @@ def _with_tokens(picture: FleetPicture) -> FleetPicture:
             group = DeviceId(GROUP + model.group)
             tokens[group] = budgets[group] = 1
         held = {**model.reserved, **tokens} if model.state in WITH_TREE else model.reserved
-        models.append(replace(model, need={**model.need, **tokens}, reserved=held))
+        others = tuple({**need, **tokens} for need in model.others)
+        models.append(replace(model, need={**model.need, **tokens}, others=others, reserved=held))
     return replace(picture, models=tuple(models), budgets=budgets)
 
 
@@ -233,7 +261,7 @@ class _Round:
             for m in picture.models
             if m.pinned and m.state in (State.STARTING, State.READY)
         }
-        self.models = tuple(self._at_most(m) for m in picture.models)
+        self.models = picture.models
         self.leaving = {m.model for m in picture.models if m.state in (State.DRAINING, State.STOPPING)}
         self.free = dict(self.budgets)
         """Nobody has reserved it."""
@@ -269,10 +297,11 @@ class _Round:
         return (not overdue, 0 if overdue else -model.priority, -model.oldest_wait, model.model)
 
     def _admit(self, model: ModelPicture, *, evict: bool) -> None:
-        never = can_never_fit(model.need, self.budgets, self.pinned)
+        never = fits_nowhere(model.needs, self.budgets, self.pinned)
         if never is not None:
             self.decisions.append(Refuse(model.model, never))
             return
+        model = self._placed(model)
         if not shortage(model.need, self.free) and not shortage(model.need, self.unclaimed):
             held_up = self._held_up(model) or self._would_be_in_the_way(model)
             if held_up is None:
@@ -289,9 +318,36 @@ class _Round:
         # Whatever becomes free is this model's before it is anybody else's.
         self._move(self.unclaimed, model.need, -1)
 
+    def _placed(self, model: ModelPicture) -> ModelPicture:
+        """*model* as if it had no other place than the best one now."""
+        if not model.others:
+            return self._at_most(model)
+        places = [
+            self._at_most(replace(model, need=need, others=(), place=place))
+            for place, need in enumerate(model.needs)
+            if can_never_fit(need, self.budgets, self.pinned) is None
+        ]
+        return min(places, key=self._worth)
+
+    def _worth(self, model: ModelPicture) -> tuple[int, float, int]:
+        """The least is best: room now, and the tightest; room that is coming; the cheapest victims, idle ones
+        before busy ones; and where nobody may go, the place that lacks the least."""
+        if not shortage(model.need, self.free) and not shortage(model.need, self.unclaimed):
+            return (1 if self._held_up(model) else 0, left_over(model.need, self.free), model.place)
+        missing = shortage(model.need, self.unclaimed)
+        if not missing:
+            return (2, 0, model.place)
+        idle = [m for m in self.models if self._may_go(m) and self._rests(m)]
+        busy = [m for m in self.models if self._may_go(m)]
+        for rank, candidates in ((3, idle), (4, busy)):
+            victims = choose_victims([self._candidate(m) for m in candidates], missing)
+            if victims is not None:
+                return (rank, sum(victim.cost for victim in victims), model.place)
+        return (5, sum(missing.values()), model.place)
+
     def _start(self, model: ModelPicture) -> None:
         reserve = {device: bytes_ for device, bytes_ in model.need.items() if not _is_token(device)}
-        self.decisions.append(Start(model.model, reserve))
+        self.decisions.append(Start(model.model, reserve, model.place))
         self._move(self.free, model.need, -1)
         self._move(self.unclaimed, model.need, -1)
         self.starting.append(model)
@@ -334,7 +390,7 @@ class _Round:
         victims = choose_victims(idle, missing)
         reason = "idle"
         if victims is None:
-            busy = [self._candidate(m) for m in self.models if self._is_busy_victim(m) and m not in resting]
+            busy = [self._candidate(m) for m in self.models if self._may_go(m) and m not in resting]
             if model.oldest_wait < self.policy.max_wait:
                 if choose_victims(idle + busy, missing) is not None:
                     self._again(self.policy.max_wait - model.oldest_wait)
@@ -371,7 +427,8 @@ class _Round:
         for name, held in self.pinned.items():
             if name != model.model:
                 self._move(most, held, -1)
-        wanted = {device: min(bytes_, most.get(device, 0)) for device, bytes_ in model.lacked.items()}
+        lacked = moved(model.lacked, model.need)
+        wanted = {device: min(bytes_, most.get(device, 0)) for device, bytes_ in lacked.items()}
         # Never less than what it needs anyway: where even that is not to be had, it is refused.
         raised = {device: max(bytes_, model.need.get(device, 0)) for device, bytes_ in wanted.items()}
         return replace(model, need={**model.need, **raised})
@@ -381,17 +438,19 @@ class _Round:
         return Candidate(model.model, model.reserved, model.idle, model.resident, _cost_of(model))
 
     def _is_idle_victim(self, model: ModelPicture) -> bool:
-        if model.state is not State.READY or model.pinned or model.leases or model.waiting:
+        if not self._may_go(model) or model.leases or model.waiting:
             return False
-        if model.model in self.leaving:
-            return False
-        if model.resident >= self._residency or model.idle >= self.policy.settle:
+        if self._rests(model):
             return True
         self._again(min(self._residency - model.resident, self.policy.settle - model.idle))
         return False
 
-    def _is_busy_victim(self, model: ModelPicture) -> bool:
+    def _may_go(self, model: ModelPicture) -> bool:
         return model.state is State.READY and not model.pinned and model.model not in self.leaving
+
+    def _rests(self, model: ModelPicture) -> bool:
+        unused = not (model.leases or model.waiting)
+        return unused and (model.resident >= self._residency or model.idle >= self.policy.settle)
 
     @property
     def _residency(self) -> float:

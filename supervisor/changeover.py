@@ -28,6 +28,7 @@ from supervisor.reload import (
     ReloadStep,
     Standing,
     compare_one,
+    definition,
     plan_reload,
 )
 from supervisor.watchers import Watchers
@@ -106,7 +107,7 @@ class Changeovers:
                 for one in fleet.instances.values()
                 if one.state is not State.STOPPED
             },
-            need=fleet.forecast.estimate,
+            needs=fleet.forecast.estimate,
             budgets=self._budgets,
             rejected={} if retry else self.rejected,
         )
@@ -152,12 +153,12 @@ class Changeovers:
     def _reject(self, step: ReloadStep) -> None:
         after, known = step.difference.after, self.rejected.get(step.model)
         # Said once, and not again by every reload that finds the same.
-        if known is None or (known.cause, known.fingerprint) != (step.refused, _fingerprint(after)):
+        if known is None or (known.cause, known.fingerprint) != (step.refused, definition(after)):
             self._remember(step.model, after, step.refused, step.difference.changed)
 
     def _remember(self, model: ModelId, tried: Model | None, cause: str, changed: tuple[str, ...]) -> None:
         at = self._fleet.world.clock.wall()
-        self.rejected[model] = Rejected(_fingerprint(tried), cause, changed, at)
+        self.rejected[model] = Rejected(definition(tried), cause, changed, at)
         self._emit(EventKind.ROLLED_BACK, model, cause=cause, changed=list(changed))
         self._fleet.accounts.tell(model, "rolled_back", f"keeps its old definition: {cause}")
 
@@ -211,7 +212,7 @@ class Changeovers:
         changeover = self._open.get(instance.id)
         if changeover is None:
             return False
-        if changeover.can_go_back and _fingerprint(changeover.after) == _started_as(instance):
+        if changeover.can_go_back and _started_as(instance, changeover.after):
             changeover.cause = changeover.cause or str(error)
             return True
         self.call_off(instance.id, changeover.cause or str(error))
@@ -220,7 +221,7 @@ class Changeovers:
     def published(self, instance: Instance) -> None:
         """It is ready."""
         changeover = self._open.get(instance.id)
-        if changeover is None or _fingerprint(instance.model) != _started_as(instance):
+        if changeover is None or not _started_as(instance, instance.model):
             return
         self._open.pop(instance.id)
         self._end(changeover, Outcome.ROLLED_BACK if changeover.back else Outcome.RESTARTED, changeover.cause)
@@ -275,9 +276,6 @@ class Changeovers:
         await self._watchers.until(lambda: all(one.done for one in changeovers.values()))
 
 
-def _fingerprint(model: Model | None) -> str:
-    return "" if model is None or model.spec is None else model.spec.fingerprint
-
-
-def _started_as(instance: Instance) -> str:
-    return "" if instance.spec is None else instance.spec.fingerprint
+def _started_as(instance: Instance, model: Model) -> bool:
+    """Its tree is one of *model*'s."""
+    return instance.spec is not None and instance.spec.fingerprint in model.fingerprints

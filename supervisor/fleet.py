@@ -13,7 +13,7 @@ from registry.engine import DeviceId, ModelId
 from registry.model import Model
 from supervisor import snapshot
 from supervisor.accounts import Accounts
-from supervisor.admission import can_never_fit
+from supervisor.admission import fits_nowhere
 from supervisor.changeover import Changeovers
 from supervisor.comeback import comes_back_in
 from supervisor.departure import Holds
@@ -100,18 +100,14 @@ class Supervisor:
 
     def _adopt(self, record: ChildRecord) -> None:
         instance = self.instances.get(record.model)
-        spec = instance.model.spec if instance is not None else None
-        if (
-            instance is None
-            or spec is None
-            or instance.state is not State.STOPPED
-            or spec.fingerprint != record.fingerprint
-        ):
+        places = instance.model.places if instance is not None else ()
+        place = next((n for n, spec in enumerate(places) if spec.fingerprint == record.fingerprint), None)
+        if instance is None or place is None or instance.state is not State.STOPPED:
             # Unknown by now, or to be started in another way: it goes, and its memory with it.
             if not self._holds.keep(record):
                 self.world.launcher.attach(record, Unwanted(record, self.world))
             return
-        instance.adopt(record, spec, self.forecast.need(instance.model))
+        instance.adopt(record, places[place], self.forecast.need(instance.model, place))
         instance.leases += self._holds.count(record.model)
 
     def returned(self, model: ModelId) -> None:
@@ -239,7 +235,7 @@ class Supervisor:
                 for i in self.instances.values()
                 if i.pinned and i.state in (State.STARTING, State.READY)
             }
-            never = can_never_fit(self.forecast.need(instance.model), self._budgets, pinned)
+            never = fits_nowhere(self.forecast.needs(instance.model), self._budgets, pinned)
             if never is not None:
                 raise too_large(model, never)
         limit = self.policy.request_timeout if timeout is None else timeout

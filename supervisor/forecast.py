@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from registry.engine import DeviceId, ModelId
+from registry.engine import DeviceId, LaunchSpec, ModelId
 from registry.model import Model
+from supervisor.placing import moved
 from supervisor.ports import Journal
 
 LEARNED_MARGIN = 1.05
@@ -22,7 +23,7 @@ class Forecast:
     def __init__(self, journal: Journal, devices: Iterable[DeviceId]) -> None:
         self._journal = journal
         self._devices = frozenset(devices)
-        self._needs: dict[ModelId, Mapping[DeviceId, int]] = {}
+        self._needs: dict[ModelId, tuple[Mapping[DeviceId, int], ...]] = {}
         self._loads: dict[ModelId, float | None] = {}
 
     def forget(self, model: ModelId) -> None:
@@ -35,26 +36,37 @@ class Forecast:
         self._needs.clear()
         self._loads.clear()
 
-    def need(self, model: Model) -> Mapping[DeviceId, int]:
-        """Bytes to reserve per device."""
+    def needs(self, model: Model) -> tuple[Mapping[DeviceId, int], ...]:
+        """Bytes to reserve per device, for each of the model's places."""
         if model.id not in self._needs:
             self._needs[model.id] = self.estimate(model)
         return self._needs[model.id]
 
-    def estimate(self, model: Model) -> Mapping[DeviceId, int]:
-        """The same, worked out anew: for a definition that is not in force."""
-        need = dict(model.footprint.bytes_by_device)
-        if model.spec is not None and not model.footprint.is_given:
-            learned = self._journal.learned(model.spec.fingerprint).peak_bytes
-            # Also where nobody expected it: a cmd that takes a GPU says so only by taking it.
-            need |= {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in self._devices}
-        return need
+    def need(self, model: Model, place: int = 0) -> Mapping[DeviceId, int]:
+        """Bytes to reserve per device at one of them."""
+        return self.needs(model)[place]
+
+    def estimate(self, model: Model) -> tuple[Mapping[DeviceId, int], ...]:
+        """As `needs`, worked out anew: for a definition that is not in force."""
+        return tuple(self._need(spec, model) for spec in model.places)
+
+    def _need(self, spec: LaunchSpec, model: Model) -> Mapping[DeviceId, int]:
+        need = dict(spec.footprint.bytes_by_device)
+        if spec.footprint.is_given:
+            return need
+        learned = self._journal.learned(spec.fingerprint).peak_bytes
+        if not learned:
+            # Not here yet, but perhaps on other devices: it will take as much.
+            known = (self._journal.learned(other.fingerprint).peak_bytes for other in model.places)
+            learned = moved(next((peak for peak in known if peak), {}), need)
+        # Also where nobody expected it: a cmd that takes a GPU says so only by taking it.
+        return need | {d: int(b * LEARNED_MARGIN) for d, b in learned.items() if d in self._devices}
 
     def load_seconds(self, model: Model) -> float | None:
         """How long it took to start before; None when it never did."""
         if model.id not in self._loads:
-            learned = self._journal.learned(model.spec.fingerprint) if model.spec is not None else None
-            self._loads[model.id] = learned.load_seconds if learned is not None else None
+            known = (self._journal.learned(spec.fingerprint).load_seconds for spec in model.places)
+            self._loads[model.id] = next((seconds for seconds in known if seconds is not None), None)
         return self._loads[model.id]
 
     def guessed_load_seconds(self, model: Model) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from registry.engine import HOST, DeviceId
-from supervisor.admission import FleetPicture, ModelPicture, can_never_fit, gib
+from supervisor.admission import FleetPicture, ModelPicture, fits_nowhere, gib
 from supervisor.lifecycle import State
 
 
@@ -26,7 +26,7 @@ def hindrance(picture: FleetPicture, *, free: Mapping[DeviceId, int], storage: s
         return f"no model can be started: {storage}"
     left = {d: b - picture.stuck.get(d, 0) for d, b in picture.budgets.items()}
     return (
-        _if_none_fits(startable, lambda model: can_never_fit(model.need, picture.budgets))
+        _if_none_fits(startable, lambda model: fits_nowhere(model.needs, picture.budgets))
         or _if_none_fits(startable, lambda model: _beside_leftovers(model, left, picture.releasing))
         or _if_none_fits(startable, lambda model: _beside_strangers(model, free))
     )
@@ -41,14 +41,19 @@ def _if_none_fits(models: list[ModelPicture], why: Callable[[ModelPicture], str 
 def _beside_leftovers(
     model: ModelPicture, left: Mapping[DeviceId, int], releasing: tuple[str, ...]
 ) -> str | None:
-    if can_never_fit(model.need, left) is None:
+    if fits_nowhere(model.needs, left) is None:
         return None
     return "waits for " + ", ".join(text for text in releasing if text.startswith("memory that"))
 
 
 def _beside_strangers(model: ModelPicture, free: Mapping[DeviceId, int]) -> str | None:
     """Only on GPUs: of RAM the system gives more than is free, from what it has cached."""
-    for device, bytes_ in model.need.items():
+    reasons = [_too_little(need, free) for need in model.needs]
+    return reasons[0] if all(reasons) else None
+
+
+def _too_little(need: Mapping[DeviceId, int], free: Mapping[DeviceId, int]) -> str | None:
+    for device, bytes_ in need.items():
         if device != HOST and bytes_ > free.get(device, bytes_):
             left = f"{gib(free[device])} are left by processes that are not ours"
             return f"needs {gib(bytes_)} on {device}, where {left}"

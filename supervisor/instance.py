@@ -84,6 +84,7 @@ class Instance:
         self._mailbox: deque[Event] = deque()
         self._working = False
         self._port = 0
+        self._place = 0
         self._adopted = False
         self._check: Cancellable | None = None
         self._grace = Alarm(world.clock, self._grace_over)
@@ -187,9 +188,10 @@ class Instance:
         if self.state is not before:
             self._owner.changed(self)
 
-    def start(self, reserve: Mapping[DeviceId, int]) -> None:
-        """Admission lets it start, with *reserve* bytes set aside. Only in STOPPED."""
+    def start(self, reserve: Mapping[DeviceId, int], place: int = 0) -> None:
+        """Admission lets it start at one of its places, with *reserve* bytes set aside. Only in STOPPED."""
         if self.state is State.STOPPED:
+            self._place = place
             self.holding.grant(reserve)
         self.post(Event.WANTED)
 
@@ -311,9 +313,7 @@ class Instance:
     # -- commands ----------------------------------------------------------------------------------
 
     def _spawn(self) -> None:
-        spec = self.model.spec
-        assert spec is not None, f"{self.id} has no spec: admission starts only what can be launched"
-        self.spec = spec
+        spec = self.spec = self.model.places[self._place]
         self.incarnation = self._world.journal.next_incarnation(self.id)
         self.starts += 1
         self._begin(adopted=False)

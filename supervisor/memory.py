@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import structlog
 
+from config.budgets import gpu_budget, host_budget
 from config.schema import MemoryConfig
 from registry.engine import HOST, DeviceId
 from supervisor import processes
@@ -21,10 +22,6 @@ from supervisor.processes import ProcessRow
 
 log = structlog.get_logger("modelyard.memory")
 
-HOST_SHARE = 0.75
-"""The rest is the desktop's, the page cache's and ours."""
-GPU_SHARE = 0.92
-"""As vLLM's own default."""
 REFRESH = 2.0
 EFFORT = 20
 """Reading a tree's pages holds its memory map; a read is followed by at least so many times its duration."""
@@ -61,15 +58,6 @@ def parse_limit(text: str) -> int | None:
     """Bytes, from memory.max; None for `max`."""
     word = text.strip()
     return int(word) if word.isdigit() else None
-
-
-def budget(setting: float | str, total: int, share: float) -> int:
-    """Bytes that instances may take: `auto` is *share* of *total*, a float is a share, an int is bytes."""
-    if isinstance(setting, str):
-        return int(total * share)
-    if isinstance(setting, float):
-        return int(total * setting)
-    return min(setting, total)
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -187,11 +175,8 @@ class HostMemory:
         gpus = self._gpus.read()
         total = self._sources.host.total()
         self._devices = (
-            Device(HOST, total, budget(config.host, total, HOST_SHARE), "RAM"),
-            *(
-                Device(g.id, g.total_bytes, budget(config.gpu, g.total_bytes, GPU_SHARE), g.name)
-                for g in gpus
-            ),
+            Device(HOST, total, host_budget(config, total), "RAM"),
+            *(Device(g.id, g.total_bytes, gpu_budget(config, g.id, g.total_bytes), g.name) for g in gpus),
         )
         self._usage: dict[DeviceId, DeviceUsage] = {}
         self._trees: dict[str, dict[DeviceId, int]] = {}

@@ -41,12 +41,14 @@ def _model_picture(
     instance: Instance, pool: Pool, forecast: Forecast, *, wanted: bool, now: float
 ) -> ModelPicture:
     model, spec = instance.model, instance.model.spec
+    need, *others = forecast.needs(model)
     ready = instance.state is State.READY
     waiting = pool.queue_length(model.id)
     return ModelPicture(
         model=model.id,
         state=instance.state,
-        need=forecast.need(model),
+        need=need,
+        others=tuple(others),
         reserved=instance.reserved,
         leases=instance.leases,
         waiting=waiting,

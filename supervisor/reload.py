@@ -26,7 +26,7 @@ from config.diff import changed_keys
 from config.schema import ModelConfig
 from registry.engine import DeviceId, ModelId
 from registry.model import Model
-from supervisor.admission import can_never_fit
+from supervisor.admission import fits_nowhere
 from supervisor.lifecycle import State
 
 RUNS: Final = frozenset({State.STARTING, State.READY})
@@ -138,16 +138,19 @@ def compare_one(model: ModelId, before: Model | None, after: Model | None) -> Di
     """One model as it was and as it is to be."""
     if before is None or after is None or before is after:
         return Difference(model, before, after)
-    same_launch = _launch(before) == _launch(after)
+    same_launch = set(before.fingerprints) <= set(after.fingerprints) and bool(before.places) == bool(
+        after.places
+    )
     return Difference(model, before, after, _changed(before, after, same_launch=same_launch), same_launch)
 
 
-def _launch(model: Model) -> str | None:
-    return None if model.spec is None else model.spec.fingerprint
+def definition(model: Model | None) -> str:
+    """What tells how it is launched from other ways; "" for one that is not."""
+    return "" if model is None else " ".join(model.fingerprints)
 
 
 _PLAIN: Final = (
-    "engine", "path", "aliases", "ttl", "pin", "preload", "concurrency", "priority", "group",
+    "engine", "path", "aliases", "ttl", "ttl_max", "pin", "preload", "concurrency", "priority", "group",
     "exclusive",
 )  # fmt: skip
 """What defaults, other sections and the disk have a say in, besides the model's own entry."""
@@ -176,13 +179,14 @@ def plan_reload(
     differences: Iterable[Difference],
     standing: Mapping[ModelId, Standing],
     *,
-    need: Callable[[Model], Mapping[DeviceId, int]],
+    needs: Callable[[Model], tuple[Mapping[DeviceId, int], ...]],
     budgets: Mapping[DeviceId, int],
     rejected: Mapping[ModelId, Rejected],
 ) -> ReloadPlan:
     """What is to be done for *differences*, and the memory before and after.
 
-    *need*: bytes to reserve for a model. *rejected*: definitions that are not to be tried again.
+    *needs*: bytes to reserve for a model at each of its places. *rejected*: definitions that are not to be
+    tried again.
     """
     pinned = {model: one.reserved for model, one in standing.items() if one.pinned and one.state in RUNS}
 
@@ -192,11 +196,11 @@ def plan_reload(
         why = _tried(difference, rejected.get(difference.model))
         if not why and action is Action.RESTART and difference.after is not None:
             others = {model: held for model, held in pinned.items() if model != difference.model}
-            why = _hopeless(difference.after, need=need, budgets=budgets, pinned=others)
+            why = _hopeless(difference.after, needs=needs, budgets=budgets, pinned=others)
         return ReloadStep(Action.KEEP if why else action, difference, one.state, one.proved, why)
 
     steps = tuple(step(difference) for difference in differences)
-    return ReloadPlan(steps, _devices(steps, standing, need, budgets))
+    return ReloadPlan(steps, _devices(steps, standing, needs, budgets))
 
 
 def _action(difference: Difference, one: Standing) -> Action:
@@ -213,26 +217,26 @@ def _tried(difference: Difference, rejected: Rejected | None) -> str:
     after = difference.after
     if rejected is None or after is None or after.spec is None:
         return ""
-    return rejected.cause if rejected.fingerprint == after.spec.fingerprint else ""
+    return rejected.cause if rejected.fingerprint == definition(after) else ""
 
 
 def _hopeless(
     after: Model,
     *,
-    need: Callable[[Model], Mapping[DeviceId, int]],
+    needs: Callable[[Model], tuple[Mapping[DeviceId, int], ...]],
     budgets: Mapping[DeviceId, int],
     pinned: Mapping[ModelId, Mapping[DeviceId, int]],
 ) -> str:
     if after.spec is None:
         return str(after.problem or f"{after.id} cannot be started by this daemon")
-    never = can_never_fit(need(after), budgets, pinned)
+    never = fits_nowhere(needs(after), budgets, pinned)
     return f"{after.id} {never}" if never else ""
 
 
 def _devices(
     steps: tuple[ReloadStep, ...],
     standing: Mapping[ModelId, Standing],
-    need: Callable[[Model], Mapping[DeviceId, int]],
+    needs: Callable[[Model], tuple[Mapping[DeviceId, int], ...]],
     budgets: Mapping[DeviceId, int],
 ) -> tuple[DeviceChange, ...]:
     before = {model: one.reserved for model, one in standing.items()}
@@ -243,15 +247,22 @@ def _devices(
             case Action.REMOVE:
                 after.pop(step.model, None)
             case Action.RESTART if new is not None:
-                after[step.model] = need(new)
+                after[step.model] = _where_it_is(needs(new), before.get(step.model, {}))
             case Action.ADD if new is not None and new.preload and new.spec is not None:
-                after[step.model] = need(new)
+                after[step.model] = needs(new)[0]
             case _:
                 pass
     return tuple(
         DeviceChange(device, budget, _sum(before, device), _sum(after, device))
         for device, budget in budgets.items()
     )
+
+
+def _where_it_is(
+    needs: tuple[Mapping[DeviceId, int], ...], held: Mapping[DeviceId, int]
+) -> Mapping[DeviceId, int]:
+    """The place on the devices that it has now, or the first: which it will be is not known yet."""
+    return next((need for need in needs if need.keys() == held.keys()), needs[0])
 
 
 def _sum(held: Mapping[ModelId, Mapping[DeviceId, int]], device: DeviceId) -> int:

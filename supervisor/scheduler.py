@@ -133,9 +133,9 @@ class Scheduler:
     def _carry_out(self, decision: Decision) -> None:
         instances = self._books.instances
         match decision:
-            case Start(model, reserve):
+            case Start(model, reserve, place):
                 self.wanted.discard(model)
-                instances[model].start(reserve)
+                instances[model].start(reserve, place)
             case Evict(model, beneficiary, reason, grace):
                 self._emit(EventKind.EVICTED, model, beneficiary=beneficiary, reason=reason, grace=grace)
                 instances[model].evict(drain_grace=grace)
@@ -164,5 +164,6 @@ class Scheduler:
 
 def too_large(model: ModelId, why: str) -> ModelTooLargeError:
     """The error for a model that can never be started; *why* has the numbers."""
-    remedy = "; a smaller quantisation or context, or a larger memory budget, would help"
+    spread = ", or with vLLM `tensor_parallel_size: auto`, which spreads it over several" * ("on gpu" in why)
+    remedy = f"; a smaller quantisation or context, or a larger memory budget{spread}, would help"
     return ModelTooLargeError(f"{model} {why}" + (remedy if "needs" in why else ""))

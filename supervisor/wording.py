@@ -37,6 +37,7 @@ def situation(picture: FleetPicture, model: ModelId) -> tuple[str, dict[str, Any
         if bytes_ and device in picture.budgets
     ]
     text += f"; it needs {' and '.join(needs)}" if needs else ""
+    text += f" ({len(mine.others)} other places would do)" if mine.others else ""
     return text, {"need_bytes": dict(mine.need), "free_bytes": free, "budget_bytes": dict(picture.budgets)}
 
 
@@ -55,7 +56,7 @@ def record(accounts: Accounts, plan: Plan, picture: FleetPicture) -> None:
     models = {one.model: one for one in picture.models}
     for decision in plan.decisions:
         match decision:
-            case Start(model, reserve):
+            case Start(model, reserve, _):
                 accounts.tell(model, "start", _start(reserve), reserved_bytes=dict(reserve))
             case Evict(model, beneficiary):
                 victim = models[model]

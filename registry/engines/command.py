@@ -46,7 +46,9 @@ class Command:
         text = "\0".join((*words, *options.env.values()))
         if not words or "{port}" not in text:
             return "its cmd needs {port}: the server must listen where we look for it"
-        missing = _devices(options).keys() - {HOST} - {device for device, _ in machine.gpus}
+        if isinstance(options.memory, dict) and ANY_GPU in options.memory and not machine.gpus:
+            return "its memory is on a GPU, and this machine has none"
+        missing = _devices(options, machine).keys() - {HOST} - {device for device, _ in machine.gpus}
         if missing:
             return f"its memory names {', '.join(sorted(missing))}, which this machine does not have"
         if "{path}" in text and model.path is None:
@@ -72,17 +74,26 @@ class Command:
             "none": (healthy,),
         }
         estimate = weights_bytes(model.facts.size_bytes.value or 0) + COMMAND.host_bytes
-        given = _devices(options)
+        given = _devices(options, machine)
+        own = {name: fill(value) for name, value in options.env.items()}
+        chosen = bool(self.spreads(model, machine))
         return LaunchSpec(
             model=model.id,
             engine=self.name,
             argv=tuple(fill(word) for word in (*_words(options.cmd or ()), *options.args)),
-            env={**_visible(given), **{name: fill(value) for name, value in options.env.items()}},
+            # Where it goes is the operator's choice, unless that was left to us.
+            env={**own, **_visible(given)} if chosen else {**_visible(given), **own},
             readiness=proof[options.identity],
             stop=StopPolicy(command=_words(options.cmd_stop) if options.cmd_stop else None),
             footprint=Footprint(given, "models.memory") if given else Footprint({HOST: estimate}),
             identity=options.identity,
         )
+
+    def spreads(self, model: Model, machine: Machine) -> tuple[tuple[DeviceId, ...], ...]:
+        """Each GPU alone, for one that may go on any."""
+        memory = options_of(model).memory
+        anywhere = isinstance(memory, dict) and ANY_GPU in memory
+        return tuple((device,) for device, _ in machine.gpus) if anywhere else ()
 
     def wire(self, model: Model) -> Wire:
         """Nobody told us whether its streams end with `[DONE]`, so a missing one proves nothing."""
@@ -96,10 +107,17 @@ class Command:
         return diagnose(tail, exit_code)
 
 
-def _devices(options: ModelConfig) -> dict[DeviceId, int]:
-    """Bytes per device as the operator gave them; empty when nothing was said."""
+ANY_GPU = "gpu"
+"""A device of `memory`: whichever GPU has room."""
+
+
+def _devices(options: ModelConfig, machine: Machine) -> dict[DeviceId, int]:
+    """Bytes per device as the operator gave them, any GPU being the first; empty when nothing was said."""
     if isinstance(options.memory, dict):
-        return {DeviceId(device): size for device, size in options.memory.items()}
+        first = machine.gpus[0][0] if machine.gpus else DeviceId(ANY_GPU)
+        return {
+            first if device == ANY_GPU else DeviceId(device): size for device, size in options.memory.items()
+        }
     return {HOST: options.memory} if options.memory else {}
 
 

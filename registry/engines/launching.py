@@ -52,9 +52,11 @@ def given(flag: str, value: object) -> tuple[str, ...]:
     return () if value is None else (flag, str(value))
 
 
-def environment(model: Model, ours: Mapping[str, str]) -> dict[str, str]:
-    """*ours*, with the operator's on top."""
-    return {**QUIET_HUB, **ours, **options_of(model).env}
+def environment(
+    model: Model, ours: Mapping[str, str], *, above: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """*ours*, with the operator's on top, and *above* over both."""
+    return {**QUIET_HUB, **ours, **options_of(model).env, **(above or {})}
 
 
 def unusable_id(model: Model) -> str | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from config.vocabulary import EngineName
 from registry.engine import (
     HOST,
+    DeviceId,
     Diagnosis,
     Footprint,
     HttpOk,
@@ -125,6 +126,10 @@ class MlxLm:
             stop=StopPolicy(),
             footprint=Footprint({HOST: need}, "models.memory" if options.memory_bytes else "estimate"),
         )
+
+    def spreads(self, model: Model, machine: Machine) -> tuple[tuple[DeviceId, ...], ...]:
+        """It runs where MLX does."""
+        return ()
 
     def wire(self, model: Model) -> Wire:
         """`adapters` and `draft_model` would make it load whatever a client names.

@@ -20,6 +20,7 @@ from config.vocabulary import EngineName
 from registry.capability import Capability
 from registry.engine import (
     BusyPage,
+    DeviceId,
     Diagnosis,
     Footprint,
     HttpOk,
@@ -46,7 +47,7 @@ from registry.engines.launching import (
     unusable_id,
 )
 from registry.engines.torch_cpu import TORCH_CPU
-from registry.engines.vllm_placement import place, too_few_gpus
+from registry.engines.vllm_placement import place, spreads, too_few_gpus
 from registry.model import Model
 from registry.parsers import parser_args
 
@@ -170,8 +171,9 @@ class Vllm:
                     "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "90",
                     # Ours is the deadline: it sees progress, vLLM's does not.
                     "VLLM_ENGINE_READY_TIMEOUT_S": "7200",
-                    **placed.env,
                 },
+                # The operator's choice of GPUs is in it: of those, it gets the ones that were set aside.
+                above=placed.env,
             ),
             readiness=(PortOwned(), HttpOk("/health"), Lists(model.id)),
             busy=BusyPage("/metrics", ("vllm:num_requests_running", "vllm:num_requests_waiting")),
@@ -180,6 +182,10 @@ class Vllm:
             measures_free_memory=placed.measures,
             needs_key=True,
         )
+
+    def spreads(self, model: Model, machine: Machine) -> tuple[tuple[DeviceId, ...], ...]:
+        """See `registry.engines.vllm_placement`."""
+        return spreads(model, machine)
 
     def wire(self, model: Model) -> Wire:
         """It is started under the id and all aliases, and answers in the name of the first, the id."""

@@ -18,6 +18,7 @@ from registry.engine import (
     HOST,
     Answers,
     BusyPage,
+    DeviceId,
     Diagnosis,
     Footprint,
     HttpOk,
@@ -124,6 +125,10 @@ class VllmMlx:
                 "models.memory" if options.memory_bytes else "estimate",
             ),
         )
+
+    def spreads(self, model: Model, machine: Machine) -> tuple[tuple[DeviceId, ...], ...]:
+        """It runs where MLX does."""
+        return ()
 
     def wire(self, model: Model) -> Wire:
         """One name, and every request must carry it."""

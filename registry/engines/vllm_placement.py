@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations, islice
+from typing import Literal
 
 from registry.engine import HOST, DeviceId, Machine
 from registry.engines.launching import argument, checkpoint_of, generates, given, options_of
@@ -12,6 +15,9 @@ from registry.model import Model
 
 UTILIZATION = 0.92
 """vLLM's own default share of a device."""
+
+MOST_SETS = 128
+"""Sets of GPUs to choose from: all of up to nine GPUs."""
 
 CPU_CACHE_BYTES, CPU_CACHE_LEAST = 4 * GIB, 64 * MIB
 """On a CPU nobody waits for more tokens than this holds; less where it is a quarter of the RAM."""
@@ -42,48 +48,79 @@ def place(model: Model, machine: Machine) -> Placement:
 
 def too_few_gpus(model: Model, machine: Machine) -> str | None:
     """Why the machine has not as many GPUs as the operator wants it on; None if it has."""
-    count, visible = _parallel(model), _visible(model, machine)
-    if machine.gpus and count is not None and count > len(visible):
+    count, visible = _parallel(model), _visible(model, machine) or machine.gpus
+    if machine.gpus and isinstance(count, int) and count > len(visible):
         return f"tensor_parallel_size: {count} needs as many GPUs, and it may use {len(visible)}"
     return None
 
 
+def spreads(model: Model, machine: Machine) -> tuple[tuple[DeviceId, ...], ...]:
+    """The sets of GPUs that hold it, at most `MOST_SETS`; where none does, the first, for the numbers.
+
+    One GPU unless the operator allows more: several must talk to each other, and not every machine lets them.
+    """
+    visible = _visible(model, machine)
+    if not machine.gpus:
+        return ()
+    if visible is None:
+        # Named in a way that we do not know: which ones they are is the operator's business.
+        return (tuple(device for device, _ in machine.gpus[: _count(model, machine.gpus, machine)]),)
+    sets = list(islice(combinations(visible, _count(model, visible, machine)), MOST_SETS))
+    holding = [one for one in sets if _holds(model, one, machine)] or sets[:1]
+    return tuple(tuple(device for device, _ in one) for one in holding)
+
+
 def _on_gpu(model: Model, machine: Machine) -> Placement:
     options = options_of(model)
-    weights = weights_bytes(model.facts.size_bytes.value or 0)
-    visible = _visible(model, machine)
-    parallel = _parallel(model)
-    chosen = visible[: parallel or _gpus_needed(weights, visible)]
+    devices = spreads(model, machine)[0]
+    chosen = {device: total for device, total in machine.gpus if device in devices}
     args = list(given("--max-model-len", options.context_tokens))
-    if len(chosen) > 1 or options.tensor_parallel_size is not None:
+    if len(chosen) > 1 or isinstance(options.tensor_parallel_size, int):
         args += ["--tensor-parallel-size", str(len(chosen))]
-    env = {
-        "CUDA_VISIBLE_DEVICES": ",".join(_index(device) for device, _ in chosen),
-        # Our numbers are NVML's, which are the bus order; CUDA's own default is the fastest first.
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    }
-    share = _share(model)
-    measures = _given_cache(model) is None
-    devices = {device: int(total * (share or UTILIZATION)) for device, total in chosen}
+    # Our numbers are NVML's, which are the bus order; CUDA's own default is the fastest first.
+    env = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if _visible(model, machine) is not None:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(device.removeprefix("gpu") for device in chosen)
+    share, measures = _share(model), _given_cache(model) is None
+    each = _each(model, len(chosen))
     if options.memory_bytes is not None:
-        each = options.memory_bytes // len(chosen)
-        devices = {device: each for device, _ in chosen}
+        sizes = dict.fromkeys(chosen, each)
         if share is None:
-            share = min(each / min(total for _, total in chosen), UTILIZATION)
-            args += ["--gpu-memory-utilization", f"{share:.3f}"]
-        cache = each - weights // len(chosen) - VLLM_GPU.gpu_bytes
+            args += ["--gpu-memory-utilization", share_of(each, min(chosen.values()))]
+        cache = each - _weights(model) // len(chosen) - VLLM_GPU.gpu_bytes
         if measures and cache > 0:
             args += ["--kv-cache-memory-bytes", str(cache)]
             measures = False
+    elif share is not None:
+        sizes = {device: int(total * share) for device, total in chosen.items()}
+    else:
+        rooms = {device: _room(device, total, machine) for device, total in chosen.items()}
+        tightest = min(chosen, key=lambda device: rooms[device] / chosen[device])
+        room, total, taken = rooms[tightest], chosen[tightest], UTILIZATION
+        if room < int(total * UTILIZATION):
+            text = share_of(room, total)
+            args += ["--gpu-memory-utilization", text]
+            taken = float(text)
+        # No less than its weights take: where that is not to be had it is refused, with the numbers.
+        sizes = {device: max(int(whole * taken), each) for device, whole in chosen.items()}
     args += given("--gpu-memory-utilization", options.gpu_memory_utilization)
-    return Placement(tuple(args), env, {**devices, HOST: VLLM_GPU.host_bytes}, measures=measures)
+    return Placement(tuple(args), env, {**sizes, HOST: VLLM_GPU.host_bytes}, measures=measures)
+
+
+def share_of(size: int, total: int) -> str:
+    """The share of *total* bytes that is *size* and not a byte more: vLLM rounds what it makes of it up."""
+    millionths = min(size * 1_000_000 // total, 1_000_000)
+    while millionths and math.ceil(total * (millionths / 1_000_000)) > size:
+        millionths -= 1
+    return f"{millionths / 1_000_000:.6f}".rstrip("0").rstrip(".")
 
 
 def _on_cpu(model: Model, machine: Machine) -> Placement:
     options = options_of(model)
     weights = weights_bytes(model.facts.size_bytes.value or 0)
     args = ["--enforce-eager"]  # compiling wants a C++ compiler and a minute, for little on a CPU
-    args += given("--tensor-parallel-size", options.tensor_parallel_size)
+    if isinstance(options.tensor_parallel_size, int):
+        args += ["--tensor-parallel-size", str(options.tensor_parallel_size)]
     cache, share = _given_cache(model), _share(model)
     if share is not None and cache is None:
         # The operator wants it to fill a share of the RAM: it measures how much of that is left.
@@ -126,8 +163,8 @@ def _cpu_cache(model: Model, machine: Machine, context: int | None) -> tuple[int
     return min(room, max(wanted, CPU_CACHE_LEAST)), context
 
 
-def _parallel(model: Model) -> int | None:
-    """GPUs that the operator wants it on."""
+def _parallel(model: Model) -> int | Literal["auto"] | None:
+    """GPUs that the operator wants it on, or allows."""
     options = options_of(model)
     word = argument(options.args, "--tensor-parallel-size", "-tp")
     return int(word) if word and word.isdigit() and int(word) else options.tensor_parallel_size
@@ -152,23 +189,41 @@ def _given_cache(model: Model) -> int | None:
     return int(word) if word.isdigit() else 0
 
 
-def _visible(model: Model, machine: Machine) -> tuple[tuple[DeviceId, int], ...]:
-    """The GPUs that the operator lets it use, or all."""
+_Gpus = tuple[tuple[DeviceId, int], ...]
+
+
+def _visible(model: Model, machine: Machine) -> _Gpus | None:
+    """The GPUs that the operator lets it use, or all; None where they are named in a way we do not know."""
     given = options_of(model).env.get("CUDA_VISIBLE_DEVICES")
-    wanted = {f"gpu{word.strip()}" for word in (given or "").split(",") if word.strip()}
-    return tuple(gpu for gpu in machine.gpus if gpu[0] in wanted) or machine.gpus
+    if given is None:
+        return machine.gpus
+    wanted = {f"gpu{word.strip()}" for word in given.split(",") if word.strip()}
+    return tuple(gpu for gpu in machine.gpus if gpu[0] in wanted) or None
 
 
-def _gpus_needed(weights: int, gpus: tuple[tuple[DeviceId, int], ...]) -> int:
-    """The smallest power of two of *gpus* that holds the weights and room to work; the most if none does."""
-    fitting = [
-        count
-        for count in (1, 2, 4, 8)
-        if count <= len(gpus)
-        and weights // count + VLLM_GPU.gpu_bytes <= min(total for _, total in gpus[:count]) * UTILIZATION
-    ]
-    return fitting[0] if fitting else max(count for count in (1, 2, 4, 8) if count <= len(gpus))
+def _weights(model: Model) -> int:
+    return weights_bytes(model.facts.size_bytes.value or 0)
 
 
-def _index(device: DeviceId) -> str:
-    return device.removeprefix("gpu")
+def _each(model: Model, count: int) -> int:
+    """Bytes that it needs on each of *count* GPUs."""
+    size = options_of(model).memory_bytes
+    return size // count if size is not None else _weights(model) // count + VLLM_GPU.gpu_bytes
+
+
+def _room(device: DeviceId, total: int, machine: Machine) -> int:
+    return machine.budgets.get(device, int(total * UTILIZATION))
+
+
+def _holds(model: Model, gpus: _Gpus, machine: Machine) -> bool:
+    return _each(model, len(gpus)) <= min(_room(device, total, machine) for device, total in gpus)
+
+
+def _count(model: Model, visible: _Gpus, machine: Machine) -> int:
+    """How many GPUs it goes on."""
+    wanted = _parallel(model)
+    if wanted != "auto":
+        return min(wanted or 1, len(visible))
+    counts = [count for count in (1, 2, 4, 8) if count <= len(visible)]
+    largest = sorted(visible, key=lambda gpu: -_room(gpu[0], gpu[1], machine))
+    return next((n for n in counts if _holds(model, tuple(largest[:n]), machine)), counts[-1])

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.checks import GPU_SHARE, HOST_SHARE, MOST_MODELS, Level, budgets, examine
+from cli.checks import MOST_MODELS, Level, budgets, examine
 from cli.facts import EngineFacts, Facts, FolderFacts, NvidiaFacts, PortFacts
 from config.schema import EndpointConfig, ModelConfig, Settings
 from config.vocabulary import EngineName
 from registry.engine import HOST, DeviceId, Footprint, LaunchSpec, Machine, ModelId
 from registry.errors import EngineMissingError, ModelUnusableError
 from registry.model import Model, SourceKind
-from supervisor import memory as daemons_memory
 from tests.support.control import local_model
 
 GIB = 2**30
@@ -207,15 +206,10 @@ def test_a_containers_small_shared_memory_is_noticed() -> None:
 # -- memory
 
 
-def test_auto_means_what_it_means_to_the_daemon() -> None:
-    assert (HOST_SHARE, GPU_SHARE) == (daemons_memory.HOST_SHARE, daemons_memory.GPU_SHARE)
-    for text in ("auto", "50%", "8GiB", "900GiB"):
-        settings = Settings.model_validate({"memory": {"host": text, "gpu": text}})
-        expected = {
-            HOST: daemons_memory.budget(settings.memory.host, GPU.ram_bytes, HOST_SHARE),
-            DeviceId("gpu0"): daemons_memory.budget(settings.memory.gpu, 24 * GIB, GPU_SHARE),
-        }
-        assert budgets(healthy(machine=GPU, settings=settings)) == expected
+def test_budgets_are_the_daemons() -> None:
+    settings = Settings.model_validate({"memory": {"host": "50%", "gpu": {"gpu0": "8GiB"}}})
+    expected = {HOST: GPU.ram_bytes // 2, DeviceId("gpu0"): 8 * GIB}
+    assert budgets(healthy(machine=GPU, settings=settings)) == expected
 
 
 @pytest.mark.parametrize(("make", "level"), [(local_model, Level.WARN), (configured, Level.FAIL)])

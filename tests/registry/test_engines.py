@@ -28,7 +28,7 @@ from registry.engine import (
     ModelId,
     PortOwned,
 )
-from registry.engine_choice import ENGINES, choose, preferences
+from registry.engine_choice import ENGINES, choose, launch_specs, preferences
 from registry.engines.diagnosis import clean, diagnose
 from registry.engines.launching import argument
 from registry.errors import EngineMissingError
@@ -208,8 +208,8 @@ def test_vllm_on_a_gpu_measures_and_takes_its_share_of_the_device() -> None:
     assert made.stop.repeat_term_seconds is not None
 
 
-def test_vllm_takes_as_many_gpus_as_the_weights_need() -> None:
-    made = spec(EngineName.VLLM, model(size=30 * GIB), NVIDIA)
+def test_vllm_takes_as_many_gpus_as_the_weights_need_where_it_may() -> None:
+    made = spec(EngineName.VLLM, model(size=30 * GIB, tensor_parallel_size="auto"), NVIDIA)
     assert flag(made, "--tensor-parallel-size") == "2"
     assert made.env["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert {DeviceId("gpu0"), DeviceId("gpu1")} <= set(made.footprint.bytes_by_device)
@@ -219,7 +219,7 @@ def test_vllm_with_a_given_size_does_not_measure_and_leaves_room_for_others() ->
     made = spec(EngineName.VLLM, model(size=4 * GIB, memory="12GiB", context=8192), NVIDIA)
     assert not made.measures_free_memory
     assert made.footprint.bytes_by_device[DeviceId("gpu0")] == 12 * GIB
-    assert flag(made, "--gpu-memory-utilization") == "0.500"
+    assert flag(made, "--gpu-memory-utilization") == "0.5"
     assert 5 * GIB < int(flag(made, "--kv-cache-memory-bytes") or 0) < 6 * GIB
     assert flag(made, "--max-model-len") == "8192"
 
@@ -255,6 +255,22 @@ def test_a_commands_memory_goes_to_the_devices_it_names_and_it_sees_no_others() 
     ram = spec(EngineName.COMMAND, model(cmd=cmd, memory="2GiB"), NVIDIA)
     assert ram.footprint.bytes_by_device == {HOST: 2 * GIB}
     assert "CUDA_VISIBLE_DEVICES" not in ram.env
+
+
+def test_a_command_may_go_on_any_one_gpu() -> None:
+    one = model(
+        cmd="x --port {port}", memory={"gpu": "20GiB", "host": "1GiB"}, env={"CUDA_VISIBLE_DEVICES": "7"}
+    )
+    command = ENGINES[EngineName.COMMAND]
+    assert command.refuses(one, NVIDIA) is None
+    made = launch_specs(command, one, Installation(command.name, "/e"), NVIDIA)
+    assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in made] == ["0", "1"]
+    assert [spec.footprint.bytes_by_device for spec in made] == [
+        {DeviceId("gpu0"): 20 * GIB, HOST: GIB},
+        {DeviceId("gpu1"): 20 * GIB, HOST: GIB},
+    ]
+    assert len({spec.fingerprint for spec in made}) == 2
+    assert "this machine has none" in (command.refuses(one, CPU) or "")
 
 
 def test_a_commands_memory_on_a_device_that_is_not_there_is_refused() -> None:

@@ -164,6 +164,9 @@ class Watch:
                     )
         if not self._instances[model].reserved and spec.footprint.total:
             raise ViolationError(f"I2: {model} is started without a reservation")
+        aside = {device for device, bytes_ in self.granted[model].items() if bytes_}
+        if aside != _devices(spec):
+            raise ViolationError(f"I2: {model} goes on {_devices(spec)}, and {aside} are set aside for it")
         self._alone(spec)
         self._allowed(model)
 

@@ -34,7 +34,7 @@ def applied(patches: tuple[Patch, ...]) -> Iterator[None]:
 
 
 def _skip_a_reservation() -> tuple[Patch, ...]:
-    def start(self: Instance, reserve: Mapping[DeviceId, int]) -> None:
+    def start(self: Instance, reserve: Mapping[DeviceId, int], place: int = 0) -> None:
         self.post(Event.WANTED)
 
     return ((Instance, "start", start),)
@@ -173,6 +173,15 @@ def _start_without_end_side_by_side() -> tuple[Patch, ...]:
     return ((scheduler, "decide", decide),)
 
 
+def _set_memory_aside_on_one_device_and_start_on_another() -> tuple[Patch, ...]:
+    right = Instance.start
+
+    def start(self: Instance, reserve: Mapping[DeviceId, int], place: int = 0) -> None:
+        right(self, reserve)
+
+    return ((Instance, "start", start),)
+
+
 SEEDED: Mapping[str, Callable[[], tuple[Patch, ...]]] = {
     "skip a reservation": _skip_a_reservation,
     "lose a waiter": _lose_a_waiter,
@@ -188,4 +197,7 @@ SEEDED: Mapping[str, Callable[[], tuple[Patch, ...]]] = {
     "forget who left the queue": _forget_who_left_the_queue,
     "evict what was just loaded": _evict_what_was_just_loaded,
     "start without end side by side": _start_without_end_side_by_side,
+    "set memory aside on one device and start on another": (
+        _set_memory_aside_on_one_device_and_start_on_another
+    ),
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from registry.engine import DeviceId, LaunchSpec, ModelId, StopPolicy
+from registry.engine import DeviceId, Footprint, LaunchSpec, ModelId, StopPolicy
 from registry.model import Model
 from supervisor.errors import ModelTooLargeError, SupervisorError
 from supervisor.lifecycle import State
@@ -44,7 +44,18 @@ def model_of(plan: ModelPlan) -> Model:
     )
     assert model.spec is not None
     spec = replace(model.spec, stop=StopPolicy(grace_seconds=3.0))
-    return replace(model, spec=spec, priority=plan.priority, group=plan.group, exclusive=plan.exclusive)
+    elsewhere = tuple(
+        replace(spec, footprint=Footprint(need), env={"PLACE": str(place)})
+        for place, need in enumerate(plan.elsewhere, 1)
+    )
+    return replace(
+        model,
+        spec=spec,
+        elsewhere=elsewhere,
+        priority=plan.priority,
+        group=plan.group,
+        exclusive=plan.exclusive,
+    )
 
 
 class _Listener:
@@ -143,7 +154,9 @@ class SimWorld(FakeWorld):
             factor = self._factors[record.pid] = dice.choice(
                 [1.0, dice.uniform(0.5, 1.05), dice.uniform(1, 1.6)]
             )
-        return {d: int(b * factor) for d, b in self.plans[record.model].need.items()}
+        plan = self.plans[record.model]
+        held = self.footprints.get(record.pid, plan.need) if plan.elsewhere else plan.need
+        return {d: int(b * factor) for d, b in held.items()}
 
 
 class _Readiness:
@@ -268,8 +281,7 @@ class Simulation:
 
     def _reloads(self, name: str, scale: float) -> None:
         plan = self.models[name]
-        need = {device: int(bytes_ * scale) for device, bytes_ in plan.need.items()}
-        self.models[name] = replace(plan, version=plan.version + 1, need=need if scale else plan.need)
+        self.models[name] = replace(plan.scaled(scale or 1.0), version=plan.version + 1)
         self.fake.plans[ModelId(name)] = self.models[name]
         self.watch.faults += 1
         self.watch.may_cut(ModelId(name), "reloaded", self.trace.policy.drain_grace)
@@ -324,9 +336,11 @@ class Simulation:
         """I7: whoever is made to wait could be served."""
         instance = self.fleet.supervisor.instances[model]
         # By the definition that is in force: one that can never fit is not taken over.
-        for device, bytes_ in instance.model.footprint.bytes_by_device.items():
-            if instance.state is State.STOPPED and bytes_ > self.trace.budgets[device]:
-                raise ViolationError(f"I7: a request for {model} waits, which can never fit on {device}")
+        if instance.state is State.STOPPED and not any(
+            all(bytes_ <= self.trace.budgets[device] for device, bytes_ in need.items())
+            for need in (spec.footprint.bytes_by_device for spec in instance.model.places)
+        ):
+            raise ViolationError(f"I7: a request for {model} waits, which can never fit anywhere")
 
     def _refused(self, error: SupervisorError) -> None:
         self.errors.append(error)

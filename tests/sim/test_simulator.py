@@ -6,8 +6,9 @@ A failure prints the seed and a trace that has been made small; `shrink(make_tra
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 import pytest
@@ -17,7 +18,9 @@ from tests.sim.invariants import ViolationError
 from tests.sim.seeded_bugs import SEEDED, applied
 from tests.sim.shrink import shrink, violation_of
 from tests.sim.simulation import Simulation
-from tests.sim.trace import make_trace
+from tests.sim.trace import Trace, make_gpu_trace, make_trace
+
+Maker = Callable[[int, float | None], Trace]
 
 MILLION = 1_000_000
 BUG_WITHIN = 100_000
@@ -25,21 +28,26 @@ SHORT = 15.0
 """Seconds of a world that is one of ten thousand."""
 
 
-def run(seed: int, horizon: float | None = None) -> int:
-    """Events of the world of *seed*; a violation is raised with its small trace."""
-    simulation = Simulation(make_trace(seed, horizon))
+def run(seed: int, horizon: float | None = None, make: Maker = make_trace) -> int:
+    """Events of the world that *make* makes of *seed*; a violation is raised with its small trace."""
+    simulation = Simulation(make(seed, horizon))
     try:
         return simulation.run()
     except ViolationError as violation:
-        small, said = shrink(make_trace(seed, horizon))
+        small, said = shrink(make(seed, horizon))
         raise AssertionError(
-            f"seed {seed}, horizon {horizon}: {violation}\nshrunk: {said}\n{small}"
+            f"{make.__name__}, seed {seed}, horizon {horizon}: {violation}\nshrunk: {said}\n{small}"
         ) from None
 
 
-def run_many(seeds: range, horizon: float | None = None) -> int:
+def run_many(seeds: range, horizon: float | None = None, make: Maker = make_trace) -> int:
     """Events of all of them."""
-    return sum(run(seed, horizon) for seed in seeds)
+    return sum(run(seed, horizon, make) for seed in seeds)
+
+
+def run_both(seeds: range) -> int:
+    """Events of both worlds of each."""
+    return run_many(seeds) + run_many(seeds, make=make_gpu_trace)
 
 
 def batches(size: int) -> Iterator[range]:
@@ -52,6 +60,11 @@ def batches(size: int) -> Iterator[range]:
 @pytest.mark.parametrize("seed", range(12))
 def test_no_invariant_breaks(seed: int) -> None:
     assert run(seed) > 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_invariant_breaks_where_models_may_go_on_several_gpus(seed: int) -> None:
+    assert run(seed, make=make_gpu_trace) > 0
 
 
 @pytest.mark.parametrize(("seed", "horizon"), [(255, None), (1171, SHORT), (3512, SHORT), (6918, SHORT)])
@@ -91,7 +104,7 @@ def test_a_seeded_bug_is_found(bug: str) -> None:
     events = 0
     with applied(SEEDED[bug]()):
         for seed in range(1000):
-            simulation = Simulation(make_trace(seed))
+            simulation = Simulation((make_gpu_trace if seed % 2 else make_trace)(seed))
             try:
                 simulation.run()
             except (ViolationError, AssertionError):
@@ -111,7 +124,7 @@ def test_a_million_events_break_no_invariant() -> None:
     # Processes that are spawned: a fork of pytest would have its threads' locks and none of its threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for round_ in batches(workers):
-            events += sum(pool.map(run_many, [range(n * 10, n * 10 + 10) for n in round_]))
+            events += sum(pool.map(run_both, [range(n * 10, n * 10 + 10) for n in round_]))
             if events >= MILLION:
                 break
     print(f"{events} events")
@@ -122,4 +135,9 @@ def test_a_million_events_break_no_invariant() -> None:
 def test_ten_thousand_short_worlds_are_never_over_committed() -> None:
     with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
         events = sum(pool.map(run_many, [range(n, n + 250) for n in range(0, 10_000, 250)], [SHORT] * 40))
-    print(f"{events} events in 10000 worlds")
+        gpus = pool.map(
+            partial(run_many, horizon=SHORT, make=make_gpu_trace),
+            [range(n, n + 250) for n in range(0, 2500, 250)],
+        )
+        events += sum(gpus)
+    print(f"{events} events in 12500 worlds")

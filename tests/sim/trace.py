@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from registry.engine import HOST, DeviceId
 from supervisor.policy import Policy
@@ -42,6 +43,18 @@ class ModelPlan:
     """An earlier daemon left a tree of it."""
     version: int = 0
     """Differs where a reload has changed how it is started."""
+    elsewhere: tuple[Mapping[DeviceId, int], ...] = ()
+    """What it needs at its other places."""
+
+    @property
+    def needs(self) -> tuple[Mapping[DeviceId, int], ...]:
+        """At all its places."""
+        return (self.need, *self.elsewhere)
+
+    def scaled(self, scale: float) -> ModelPlan:
+        """The same, needing so many times as much."""
+        need, *others = ({d: int(b * scale) for d, b in place.items()} for place in self.needs)
+        return replace(self, need=need, elsewhere=tuple(others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +164,11 @@ def make_trace(seed: int, horizon: float | None = None) -> Trace:
     return _Maker(seed).trace(horizon)
 
 
+def make_gpu_trace(seed: int, horizon: float | None = None) -> Trace:
+    """Another world of *seed*: two to four GPUs, and models that may go on one of several, or on two."""
+    return _GpuMaker(seed).trace(horizon)
+
+
 @dataclass
 class _Maker:
     seed: int
@@ -161,8 +179,7 @@ class _Maker:
 
     def trace(self, horizon: float | None) -> Trace:
         dice = self.dice
-        with_gpus = dice.random() < 0.4
-        budgets = {HOST: 40 * GIB, GPU0: 24 * GIB, GPU1: 24 * GIB} if with_gpus else {HOST: 20 * GIB}
+        with_gpus, budgets = self._budgets()
         models = tuple(self._model(f"m{number}", with_gpus=with_gpus) for number in range(dice.randint(2, 6)))
         if dice.random() < 0.3:
             models = tuple(self._ruled(model) for model in models)
@@ -171,6 +188,11 @@ class _Maker:
         happenings = [*self._traffic(len(models), horizon), *self._misfortune(len(models), horizon, faults)]
         happenings.sort(key=lambda happening: happening.at)
         return Trace(self.seed, models, budgets, self._policy(), tuple(happenings), faults, horizon)
+
+    def _budgets(self) -> tuple[bool, Mapping[DeviceId, int]]:
+        with_gpus = self.dice.random() < 0.4
+        gpus = {GPU0: 24 * GIB, GPU1: 24 * GIB}
+        return with_gpus, {HOST: 40 * GIB, **gpus} if with_gpus else {HOST: 20 * GIB}
 
     def _policy(self) -> Policy:
         dice = self.dice
@@ -291,3 +313,22 @@ class _Maker:
         if dice.random() < 0.2:
             for at in self._poisson(0.01, horizon):
                 yield Pin(at, dice.randrange(models), dice.random() < 0.4)
+
+
+class _GpuMaker(_Maker):
+    def __post_init__(self) -> None:
+        self.dice = random.Random(f"gpus {self.seed}")
+        self.gpus = tuple(DeviceId(f"gpu{number}") for number in range(self.dice.randint(2, 4)))
+
+    def _budgets(self) -> tuple[bool, Mapping[DeviceId, int]]:
+        sizes = [self.dice.choice([24, 24, 16, 40]) * GIB for _ in self.gpus]
+        return True, {HOST: 40 * GIB, **dict(zip(self.gpus, sizes, strict=True))}
+
+    def _model(self, name: str, *, with_gpus: bool) -> ModelPlan:
+        plan = super()._model(name, with_gpus=with_gpus)
+        count = self.dice.choice([1, 1, 1, 2])
+        size = self.dice.randint(1, 22) * GIB
+        need, *others = ({HOST: GIB, **dict.fromkeys(some, size)} for some in combinations(self.gpus, count))
+        # Most may go anywhere; some know only one place, as a command does.
+        elsewhere = tuple(others) if self.dice.random() < 0.8 else ()
+        return replace(plan, need=need, elsewhere=elsewhere)

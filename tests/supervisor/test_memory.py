@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from config.budgets import budget, gpu_budget
 from config.schema import MemoryConfig
 from registry.engine import HOST, DeviceId
 from supervisor import memory
@@ -45,7 +46,14 @@ def test_parsers() -> None:
     ids=["auto", "share", "bytes", "too much"],
 )
 def test_budgets(setting: float | str, expected: int) -> None:
-    assert memory.budget(setting, 100, 0.75) == expected
+    assert budget(setting, 100, 0.75) == expected
+
+
+def test_each_gpu_may_have_a_budget_of_its_own() -> None:
+    config = MemoryConfig.model_validate({"gpu": {"gpu0": "20GiB", "gpu1": "50%"}})
+    found = [gpu_budget(config, f"gpu{number}", 24 * GIB) for number in range(3)]
+    assert found == [20 * GIB, 12 * GIB, int(24 * GIB * 0.92)]
+    assert gpu_budget(MemoryConfig.model_validate({"gpu": "6GiB"}), "gpu7", 24 * GIB) == 6 * GIB
 
 
 def test_the_tightest_limit_above_us_counts(tmp_path: Path) -> None:

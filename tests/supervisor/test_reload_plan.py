@@ -18,8 +18,8 @@ READY = Standing(State.READY, proved=True, reserved={HOST: 10 * GIB})
 LAUNCHED_OTHERWISE = make_model("a", argv=("engine", "--other", "{port}"), size=30 * GIB)
 
 
-def need(model: Model) -> Mapping[DeviceId, int]:
-    return model.footprint.bytes_by_device
+def needs(model: Model) -> tuple[Mapping[DeviceId, int], ...]:
+    return tuple(spec.footprint.bytes_by_device for spec in model.places)
 
 
 def planned(
@@ -35,7 +35,7 @@ def planned(
     return plan_reload(
         differences,
         {A: standing} if standing is not None else {},
-        need=need,
+        needs=needs,
         budgets={HOST: 100 * GIB},
         rejected=rejected or {},
     )
@@ -97,3 +97,16 @@ def test_nor_for_one_that_has_failed_or_can_never_fit() -> None:
     assert action(plan) is Action.KEEP, "not behind one's back either, when it has been idle"
     huge = make_model("a", argv=("engine", "--other"), size=101 * GIB)
     assert "whose budget is 100.0 GiB" in planned(make_model("a"), huge).steps[0].refused
+
+
+def test_a_tree_at_one_of_its_places_is_one_of_the_new_definition() -> None:
+    one = make_model("a")
+    assert one.spec is not None
+    there = replace(one.spec, env={"CUDA_VISIBLE_DEVICES": "1"})
+    both = replace(one, elsewhere=(there,))
+    assert action(planned(one, both)) is Action.KEEP
+    more = replace(both, elsewhere=(there, replace(there, env={"CUDA_VISIBLE_DEVICES": "2"})))
+    assert action(planned(both, more)) is Action.KEEP
+    assert action(planned(both, one)) is Action.RESTART  # it may be at the place that is gone
+    changed = replace(both, spec=replace(one.spec, argv=("other",)))
+    assert action(planned(both, changed)) is Action.RESTART
