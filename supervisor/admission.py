@@ -464,10 +464,10 @@ class _Round:
 
     def _blockers_note(self, busy: Iterable[Candidate]) -> str:
         names = sorted({candidate.model for candidate in busy})
+        stuck = [text for text in self.releasing if text.startswith("memory that")]
         if not names:
-            stuck = [text for text in self.releasing if text.startswith("memory that")]
             return "waiting for " + (", ".join(stuck) or "memory that starting models hold")
-        return "waiting for memory: " + ", ".join(names) + " in use"
+        return "; ".join(["waiting for memory: " + ", ".join(names) + " in use", *stuck])
 
     def _again(self, seconds: float) -> None:
         # Never zero: a timer that fires before anything changed would spin.

@@ -164,6 +164,10 @@ class Scheduler:
 
 def too_large(model: ModelId, why: str) -> ModelTooLargeError:
     """The error for a model that can never be started; *why* has the numbers."""
+    if "pinned" in why:
+        return ModelTooLargeError(f"{model} {why}; `modelyard unpin` lets go of it")
+    if "needs" not in why:
+        return ModelTooLargeError(f"{model} {why}")
     spread = ", or with vLLM `tensor_parallel_size: auto`, which spreads it over several" * ("on gpu" in why)
-    remedy = f"; a smaller quantisation or context, or a larger memory budget{spread}, would help"
-    return ModelTooLargeError(f"{model} {why}" + (remedy if "needs" in why else ""))
+    remedy = f"a smaller quantisation or context, or a larger memory budget{spread}, would help"
+    return ModelTooLargeError(f"{model} {why}; {remedy}")

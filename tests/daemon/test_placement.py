@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.eventually import eventually
@@ -63,7 +65,8 @@ def test_models_are_spread_over_the_gpus_and_the_least_recently_used_makes_room(
     anywhere = {"memory": {"gpu": "15GiB", "host": "1GiB"}}
     models = {name: scripted(**anywhere) for name in "abc"}
     models["large"] = scripted(memory={"gpu": "30GiB"})
-    settings = {"models": models, "memory": {"gpu": {"gpu0": "20GiB", "gpu1": "20GiB"}}}
+    budgets = {"gpu": {"gpu0": "20GiB", "gpu1": "20GiB"}}
+    settings = {"models": models, "memory": budgets, "adopt_within": "60s"}
     with OnGpus(tmp_path, settings, env=gpus(24, 24)) as daemon:
         assert daemon.chat("a").status_code == 200
         assert daemon.chat("b").status_code == 200
@@ -83,6 +86,37 @@ def test_models_are_spread_over_the_gpus_and_the_least_recently_used_makes_room(
         eventually(lambda: daemon.model("c")["state"] == daemon.model("b")["state"] == "ready")
         assert {name: daemon.model(name)["pid"] for name in "bc"} == kept
         assert reserved(daemon) == {"gpu0": 15, "gpu1": 15}
+
+
+def test_who_waits_in_vain_is_told_who_still_holds_the_memory_and_who_pins(tmp_path: Path) -> None:
+    use = tmp_path / "use.json"
+    settings = {
+        "models": {name: scripted(memory={"gpu": "15GiB"}) for name in "ab"},
+        "admission": {"free_timeout": "1s", "request_timeout": "8s"},
+    }
+    env = {**gpus(24), "PRETENDED_USE": str(use)}
+    with OnGpus(tmp_path, settings, env=env) as daemon:
+        assert daemon.chat("a").status_code == 200
+        pin = f"{daemon.url}/api/models/a/pin"
+        httpx.post(pin).raise_for_status()
+        refused = daemon.chat("b")
+        assert refused.elapsed.total_seconds() < 2
+        assert "where a (15.0 GiB) is pinned" in refused.json()["error"]["message"]
+        httpx.post(pin.replace("pin", "unpin")).raise_for_status()
+        pid = daemon.model("a")["pid"]
+        use.write_text(json.dumps({"0": {str(pid): 15 * GIB}}))
+        eventually(lambda: daemon.model("a")["memory"]["measured_bytes"] >= 15 * GIB, within=20)
+        # Its tree is stopped for b, and the driver goes on to name one of its processes.
+        refused = daemon.chat("b")
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "wait_timeout"
+        said = f"memory that pid {pid} (15.0 GiB on gpu0), left over from a, still holds"
+        assert said in refused.json()["error"]["message"]
+        not_ready = httpx.get(f"{daemon.url}/ready")
+        assert not_ready.status_code == 503
+        assert said in not_ready.json()["error"]["message"]
+        use.unlink()
+        eventually(lambda: daemon.chat("b").status_code == 200, within=30)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -117,7 +117,9 @@ def test_a_pinned_one_of_the_group_is_said() -> None:
     refused = fleet.request("b")
     fleet.advance(1)
     assert isinstance(refused.error, ModelTooLargeError)
-    assert str(refused.error) == "b may not be loaded beside a, which is pinned"
+    assert str(refused.error) == (
+        "b may not be loaded beside a, which is pinned; `modelyard unpin` lets go of it"
+    )
 
 
 @pytest.mark.parametrize("learned", [False, True])
