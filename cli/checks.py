@@ -6,7 +6,7 @@ that was only found will not work. `ok`: looked at and fine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -190,6 +190,8 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
         what = f"of the {size(host)} for models only {size(free)} are free now"
         yield Finding("memory", Level.WARN, what, "end what holds it, or set memory.host lower")
     for model in facts.models:
+        if any(_fits(spec.footprint.bytes_by_device, allowed) for spec in model.places):
+            continue
         for device, need in model.footprint.bytes_by_device.items():
             limit = allowed.get(device)
             if model.problem is None and limit is not None and need > limit:
@@ -204,14 +206,33 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
 
 def _together(facts: Facts, allowed: Mapping[DeviceId, int]) -> Iterator[Finding]:
     staying = [m for m in facts.models if m.problem is None and (m.preload or m.pin)]
+    left = _left_by(staying, allowed)
     for device, limit in allowed.items():
-        need = sum(model.footprint.bytes_by_device.get(device, 0) for model in staying)
+        need = limit - left[device]
         if len(staying) > 1 and need > limit:
             names = _some([model.id for model in staying])
             what = (
                 f"pinned and preloaded models need {size(need)} of {device} together ({size(limit)}): {names}"
             )
             yield Finding("memory", Level.FAIL, what, "take pin or preload from some of them")
+
+
+def _fits(need: Mapping[DeviceId, int], room: Mapping[DeviceId, int]) -> bool:
+    return all(bytes_ <= room.get(device, bytes_) for device, bytes_ in need.items())
+
+
+def _left_by(models: Iterable[Model], allowed: Mapping[DeviceId, int]) -> dict[DeviceId, int]:
+    """What is left of each device with all *models* loaded, the largest first, each where it fits best."""
+    left = dict(allowed)
+    for model in sorted(models, key=lambda one: -one.footprint.total):
+        needs = [spec.footprint.bytes_by_device for spec in model.places]
+        fitting = [need for need in needs if _fits(need, left)] or needs[:1]
+        for device, bytes_ in min(
+            fitting, key=lambda need: sum(left.get(device, 0) for device in need), default={}
+        ).items():
+            if device in left:
+                left[device] -= bytes_
+    return left
 
 
 def check_port(facts: Facts) -> Iterator[Finding]:

@@ -230,6 +230,31 @@ def test_a_model_too_large_for_its_gpu() -> None:
     assert "raise memory.gpu" in remedy
 
 
+def anywhere(model: Model, need: int) -> Model:
+    """One that may go on either of two GPUs."""
+    first, second = (needing(model, device, need).spec for device in ("gpu0", "gpu1"))
+    assert first is not None
+    assert second is not None
+    return replace(model, spec=first, elsewhere=(second,))
+
+
+def test_what_is_to_stay_loaded_may_be_spread_over_the_gpus() -> None:
+    pair = Machine("linux", "x86_64", 64 * GIB, ((DeviceId("gpu0"), 24 * GIB), (DeviceId("gpu1"), 24 * GIB)))
+    staying = tuple(anywhere(configured(name, preload=True), 15 * GIB) for name in "abc")
+    found = examine(healthy(machine=pair, models=staying[:2]))
+    assert not [one for one in found if "together" in one.what]
+    level, what, _ = worst(healthy(machine=pair, models=staying), "memory")
+    assert level is Level.FAIL
+    assert "30.0 GiB of gpu0 together" in what
+
+
+def test_one_that_fits_on_some_gpu_is_no_matter() -> None:
+    settings = Settings.model_validate({"memory": {"gpu": {"gpu0": "4GiB"}}})
+    pair = Machine("linux", "x86_64", 64 * GIB, ((DeviceId("gpu0"), 24 * GIB), (DeviceId("gpu1"), 24 * GIB)))
+    facts = healthy(machine=pair, settings=settings, models=(anywhere(configured("a"), 15 * GIB),))
+    assert not [one for one in examine(facts) if "a needs about" in one.what]
+
+
 def test_what_is_to_stay_loaded_must_fit_together() -> None:
     staying = tuple(needing(configured(name, preload=True), HOST, 13 * GIB) for name in "ab")
     level, what, _ = worst(healthy(models=staying), "memory")
