@@ -201,3 +201,6 @@ SEEDED: Mapping[str, Callable[[], tuple[Patch, ...]]] = {
         _set_memory_aside_on_one_device_and_start_on_another
     ),
 }
+
+ON_GPUS = frozenset({"set memory aside on one device and start on another"})
+"""Bugs that only worlds with several GPUs show."""

@@ -15,7 +15,7 @@ import pytest
 
 from supervisor.errors import SupervisorError
 from tests.sim.invariants import ViolationError
-from tests.sim.seeded_bugs import SEEDED, applied
+from tests.sim.seeded_bugs import ON_GPUS, SEEDED, applied
 from tests.sim.shrink import shrink, violation_of
 from tests.sim.simulation import Simulation
 from tests.sim.trace import Trace, make_gpu_trace, make_trace
@@ -104,7 +104,7 @@ def test_a_seeded_bug_is_found(bug: str) -> None:
     events = 0
     with applied(SEEDED[bug]()):
         for seed in range(1000):
-            simulation = Simulation((make_gpu_trace if seed % 2 else make_trace)(seed))
+            simulation = Simulation(make_gpu_trace(seed) if bug in ON_GPUS else make_trace(seed))
             try:
                 simulation.run()
             except (ViolationError, AssertionError):
