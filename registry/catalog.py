@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,13 +69,11 @@ class Catalog:
             if self.default_model is not None:
                 return Named(self.default_model)
             if self.configured_default is None:
+                usable = (one.id for one in self.models.values() if one.problem is None)
+                named = (one for one in usable if allowed is None or allowed(one))
                 raise ModelRequiredError(
                     "the request names no model, and no default_model is configured",
-                    candidates=_some(
-                        model.id
-                        for model in self.models.values()
-                        if model.problem is None and (allowed is None or allowed(model.id))
-                    ),
+                    candidates=tuple(islice(named, MAX_CANDIDATES)),
                 )
             name = self.configured_default
         if name in self.models:
@@ -249,10 +248,6 @@ def _default(configured: str | None, models: Mapping[ModelId, Model], index: Nam
         return None if found.variant else found.model
     servable = [model.id for model in models.values() if model.problem is None]
     return servable[0] if len(servable) == 1 else None
-
-
-def _some(ids: Iterable[str]) -> tuple[str, ...]:
-    return tuple(one for _, one in zip(range(MAX_CANDIDATES), ids, strict=False))
 
 
 # -- making models ---------------------------------------------------------------------------------
