@@ -145,11 +145,13 @@ build: $(VENV)/.installed-dev ## build dist/*.whl and the source archive
 wheel-test: $(VENV)/.installed-dev ## install the wheel in a strange place, beside PyPI's supervisor, and use it
 	$(PYTEST) tests/packaging -m packaging
 
-.PHONY: bench bench-check
+.PHONY: bench bench-check bench-write
 bench: $(VENV)/.installed-dev ## the front beside nginx, haproxy, an aiohttp proxy and two Rust routers (those that are here)
 	$(BIN)/python -m bench
 bench-check: $(VENV)/.installed-dev ## the same with the routers installed, apart; fails where a limit is not met
 	$(BIN)/python -m bench --install --check
+bench-write: $(VENV)/.installed-dev ## the same, into docs/explanation/performance.md and its picture
+	$(BIN)/python -m bench --install --write
 
 .PHONY: bench-scheduler bench-scheduler-write
 bench-scheduler: $(VENV)/.installed-dev ## our scheduler and three others on the eight traces of bench/traces

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import scenarios
+from bench import page, scenarios
 from bench.machine import Machine, Subject
 from bench.subjects import check_answer, install_routers, subjects
 from bench.verdict import Claim, claims
@@ -86,6 +86,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", metavar="NAME", help="subjects, besides the daemon")
     parser.add_argument("--install", action="store_true", help="install the two routers first, apart")
     parser.add_argument(
+        "--write", action="store_true", help="put the figures into docs/explanation/performance.md"
+    )
+    parser.add_argument(
         "--check", action="store_true", help="exit 1 if a claim is not met, or cannot be judged"
     )
     options = parser.parse_args()
@@ -108,6 +111,8 @@ def main() -> int:
     print(table(found, notes))
     verdict = claims(found)
     print(judged(verdict))
+    if options.write:
+        page.write(found, verdict, notes, rounds=options.rounds)
     return 1 if options.check and not all(claim.met for claim in verdict) else 0
 
 

@@ -18,10 +18,12 @@ _FIELD = b"\ncontent-l"
 _REST = b"ength: "
 _DIGITS = 15
 """Of a Content-Length that is believed without a parser."""
+_FOUND_WITHIN = _DIGITS + 1
 
 
-Shape = tuple[bytes, bytes]
-"""A head around the digits of its Content-Length; the second part empty: all of a head without one."""
+Shape = tuple[bytes, int, bytes]
+"""A head up to the digits of its Content-Length, how long that is, and what follows them: nothing, if the
+head has none and the first part is all of it."""
 
 
 class Parsed(Protocol):
@@ -44,15 +46,12 @@ def again(head: Parsed, data: bytes) -> tuple[int, int | None] | None:
     """Where the head that *data* begins with ends, and its own Content-Length, if it is *head* again; None
     if it is another, or not whole. Cheaper than `HeadCache.take` for whoever listens to one peer."""
     shape = head.shape
-    if shape is None:
+    if shape is None or not data.startswith(shape[0]):
         return None
-    before, after = shape
-    if not data.startswith(before):
-        return None
-    start = len(before)
+    _, start, after = shape
     if not after:
         return start, head.length
-    stop = data.find(b"\r", start, start + _DIGITS + 1)
+    stop = data.find(b"\r", start, start + _FOUND_WITHIN)
     if stop < 0 or not data.startswith(after, stop):
         return None
     digits = data[start:stop]
@@ -77,7 +76,7 @@ class HeadCache(Generic[Head]):
         at = data.find(_REST, 0, end)
         if at < 0:
             whole = data[:end]
-            head = self._known.get(whole) or self._learn(whole, whole, (whole, b""))
+            head = self._known.get(whole) or self._learn(whole, whole, (whole, end, b""))
             return head, head.length
         at += len(_REST)
         after = data.find(b"\r", at)
@@ -88,7 +87,7 @@ class HeadCache(Generic[Head]):
             return head, head.length
         before, rest = data[:at], data[after:end]
         key = before + rest
-        return self._known.get(key) or self._learn(key, data[:end], (before, rest)), int(digits)
+        return self._known.get(key) or self._learn(key, data[:end], (before, at, rest)), int(digits)
 
     def _learn(self, key: bytes, data: bytes, shape: Shape) -> Head:
         head = self._parse(data)
