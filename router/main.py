@@ -32,7 +32,7 @@ EXIT_ALREADY_RUNNING: Final = 75
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread of ours (reading checkpoints, rendering metrics) may keep the event loop waiting for the
 interpreter; Python's own 5 ms are as long as a token may wait for anything."""
-YOUNG_OBJECTS: Final = 10_000
+YOUNG_OBJECTS: Final = 2_500
 """Objects made before the youngest are looked through for garbage: requests leave none in circles, and with
 hundreds of them open Python's own 700 would mean a look at them for every few."""
 EXIT_CONFIG: Final = 78
