@@ -28,7 +28,9 @@ class KvShape:
     """Layers that keep at most `window` tokens."""
     window: int = 0
     latent: int = 0
-    """MLA: values per token and layer (kv_lora_rank + qk_rope_head_dim), instead of heads; 0 otherwise."""
+    """MLA: values per token and layer (kv_lora_rank + qk_rope_head_dim) for all heads; 0 otherwise."""
+    expanded: int = 0
+    """MLA where an engine does not keep the latent vector: values per token and layer of all heads."""
     full_values: int = 0
     """Values per token of a layer that keeps every token, where it has other heads than one with a window."""
     state_bytes: int = 0

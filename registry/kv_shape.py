@@ -1,4 +1,8 @@
-"""The attention cache of an architecture, from its configuration: which layers keep what per token. Pure."""
+"""The attention cache of an architecture, from its configuration: which layers keep what per token. Pure.
+
+Compared with the caches that mlx-lm 0.32.2 and vLLM 0.32.0 make of tiny models of these shapes
+(tests/engines/test_caches.py); where the two differ, this is what vLLM keeps.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,20 @@ def kv_shape(text: Json, dtype: str | None) -> KvShape | None:
     latent = whole_of(text.get("kv_lora_rank"))
     if latent is not None:
         rope = whole_of(text.get("qk_rope_head_dim")) or 0
-        return KvShape(full, 1, 0, value_bytes, latent=latent + rope, state_bytes=state)
+        plain = whole_of(text.get("qk_nope_head_dim")) or 0
+        values = whole_of(text.get("v_head_dim")) or plain
+        kept = latent + rope
+        if text_of(text.get("model_type")) == "minicpm3":
+            kept = 2 * heads * (plain + rope)  # no engine keeps its latent vector; vLLM pads its values
+        return KvShape(
+            full,
+            1,
+            0,
+            value_bytes,
+            latent=kept,
+            expanded=heads * (plain + rope + values),
+            state_bytes=state,
+        )
     hidden = first_whole(text, "hidden_size", "n_embd", "d_model", "dim") or 0
     head_dim = first_whole(text, "head_dim", "attention_head_dim", "kv_channels") or hidden // heads
     if head_dim == 0:
@@ -71,6 +88,11 @@ def _layer_kinds(text: Json, layers: int) -> tuple[int, int]:
         return pattern.count("*"), 0  # Nemotron-H: M is Mamba, - an MLP, * attention
     if (counted := _counted(text, layers)) is not None:
         return counted, 0
+    if whole_of(text.get("attention_chunk_size")):
+        # Llama 4: 0 in this list is a layer without RoPE, which sees all; without a list it is every fourth.
+        without_rope = text.get("no_rope_layers")
+        full = without_rope.count(0) if isinstance(without_rope, list) and without_rope else layers // 4
+        return full, max(layers - full, 0)
     window = whole_of(text.get("sliding_window"))
     every = first_whole(text, "sliding_window_pattern", "_sliding_window_pattern")
     kind = text_of(text.get("model_type")) or ""
@@ -104,16 +126,18 @@ def _counted(text: Json, layers: int) -> int | None:
     return None
 
 
+_STATE_BYTES = 4
+"""Recurrent states are kept in float32, as mlx-lm does for all and vLLM for most of them."""
+
+
 def _state_bytes(text: Json, layers: int, value_bytes: int) -> int:
     """What a sequence keeps in layers without attention, however long it is."""
-    values = _linear_values(text) or _mamba_values(text)
-    if not values:
-        return 0
+    values, tail = _linear_values(text) or _delta_values(text) or _mamba_values(text) or _short_values(text)
     full, sliding = _layer_kinds(text, layers)
     kinds = text_of(text.get("model_type")) or ""
     # In Falcon-H1 every layer has both, side by side.
     kept = layers if kinds == "falcon_h1" else max(layers - full - sliding - _plain_layers(text), 0)
-    return kept * values * value_bytes
+    return kept * (values * _STATE_BYTES + tail * value_bytes)
 
 
 def _plain_layers(text: Json) -> int:
@@ -121,26 +145,48 @@ def _plain_layers(text: Json) -> int:
     return pattern.count("-") if isinstance(pattern, str) else 0
 
 
-def _linear_values(text: Json) -> int:
-    """Gated delta net (Qwen3-Next, Qwen3.5): a matrix per value head and the tail of a convolution."""
+# Of one layer: (values of its recurrent state, values of the tail of its convolution); None for another kind.
+
+
+def _linear_values(text: Json) -> tuple[int, int] | None:
+    """Gated delta net (Qwen3-Next, Qwen3.5): a matrix per value head."""
     keys, values = whole_of(text.get("linear_num_key_heads")), whole_of(text.get("linear_num_value_heads"))
     key_dim, value_dim = (
         whole_of(text.get("linear_key_head_dim")),
         whole_of(text.get("linear_value_head_dim")),
     )
     if not keys or not values or not key_dim or not value_dim:
-        return 0
+        return None
     tail = (whole_of(text.get("linear_conv_kernel_dim")) or 4) - 1
-    return values * key_dim * value_dim + tail * (2 * keys * key_dim + values * value_dim)
+    return values * key_dim * value_dim, tail * (2 * keys * key_dim + values * value_dim)
 
 
-def _mamba_values(text: Json) -> int:
-    """Mamba 2 (Granite 4, Nemotron-H, Falcon-H1): a state per head and the tail of a convolution."""
+def _delta_values(text: Json) -> tuple[int, int] | None:
+    """Kimi's delta attention: a matrix per head, and a convolution each for queries, keys and values."""
+    linear = mapping_of(text.get("linear_attn_config"))
+    heads, width = whole_of(linear.get("num_heads")), whole_of(linear.get("head_dim"))
+    if not heads or not width:
+        return None
+    tail = (whole_of(linear.get("short_conv_kernel_size")) or 4) - 1
+    return heads * width * width, 3 * tail * heads * width
+
+
+def _mamba_values(text: Json) -> tuple[int, int] | None:
+    """Mamba 2 (Granite 4, Nemotron-H, Falcon-H1): a state per head; Mamba 1 (Jamba) has no heads."""
+    state = first_whole(text, "mamba_d_state", "ssm_state_size")
+    if not state:
+        return None
+    tail = (first_whole(text, "mamba_d_conv", "conv_kernel") or 4) - 1
     heads = first_whole(text, "mamba_n_heads", "mamba_num_heads")
     width = first_whole(text, "mamba_d_head", "mamba_head_dim")
-    state = first_whole(text, "mamba_d_state", "ssm_state_size")
-    if not heads or not width or not state:
-        return 0
-    groups = first_whole(text, "mamba_n_groups", "n_groups") or 1
-    tail = (first_whole(text, "mamba_d_conv", "conv_kernel") or 4) - 1
-    return heads * width * state + tail * (heads * width + 2 * groups * state)
+    if heads and width:
+        groups = first_whole(text, "mamba_n_groups", "n_groups") or 1
+        return heads * width * state, tail * (heads * width + 2 * groups * state)
+    inner = (first_whole(text, "mamba_expand", "expand") or 2) * (whole_of(text.get("hidden_size")) or 0)
+    return inner * state, tail * inner
+
+
+def _short_values(text: Json) -> tuple[int, int]:
+    """LFM2: nothing but the tail of a short convolution. Of all others, nothing."""
+    kernel = whole_of(text.get("conv_L_cache")) or 1
+    return 0, (kernel - 1) * (whole_of(text.get("hidden_size")) or 0)

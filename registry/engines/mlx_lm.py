@@ -41,6 +41,7 @@ from registry.engines.launching import (
     options_of,
     unusable_id,
 )
+from registry.engines.mlx_cache import mlx_cache
 from registry.footprint import MIB, MLX_LM, conversation_cache, on_demand
 from registry.model import Model
 
@@ -95,11 +96,11 @@ class MlxLm:
 
     def launch_spec(self, model: Model, installation: Installation, machine: Machine) -> LaunchSpec:
         """See the module."""
-        options, found = options_of(model), checkpoint_of(model)
+        options, kv = options_of(model), mlx_cache(checkpoint_of(model))
         context = model.facts.context_length.value
-        cache = max(conversation_cache(found.kv, context), 64 * MIB)
+        cache = max(conversation_cache(kv, context), 64 * MIB)
         need = options.memory_bytes or on_demand(
-            model.facts.size_bytes.value or 0, found.kv, context=context, overhead=MLX_LM
+            model.facts.size_bytes.value or 0, kv, context=context, overhead=MLX_LM
         )
         return LaunchSpec(
             model=model.id,

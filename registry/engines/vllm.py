@@ -14,7 +14,6 @@ Its peculiarities, read in and seen with 0.32 and 0.33, and dealt with here:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from config.vocabulary import EngineName
 from registry.capability import Capability
@@ -47,6 +46,7 @@ from registry.engines.launching import (
     unusable_id,
 )
 from registry.engines.torch_cpu import TORCH_CPU
+from registry.engines.vllm_dropped import DROPPED
 from registry.engines.vllm_placement import place, spreads, too_few_gpus
 from registry.model import Model
 from registry.parsers import parser_args
@@ -65,15 +65,6 @@ MAX_LORAS = 4
 
 DRAIN_SECONDS = 5
 """A tree is only stopped when its leases are back or given up: what is still open may finish a sentence."""
-
-_DROPPED: Mapping[str, str] = {
-    "MllamaForConditionalGeneration": "0.10.2",
-    "Phi3SmallForCausalLM": "0.9.2",
-    "QWenLMHeadModel": "0.23.0",
-    "BaichuanForCausalLM": "0.23.0",
-    "Grok1ForCausalLM": "0.24.0",
-}
-"""Architectures that vLLM once had, with the last version that did."""
 
 _UNVERSIONED = frozenset({"/v1/tokenize", "/v1/detokenize", "/v1/classify"})
 
@@ -116,7 +107,7 @@ class Vllm:
             return "vLLM cannot read weights quantised by MLX"
         if found.weight_format == "gguf":
             return "vLLM does not read GGUF: give the model a cmd, for example llama-server"
-        until = _DROPPED.get(found.architecture or "")
+        until = DROPPED.get(found.architecture or "")
         if until is not None:
             return f"vLLM has not known {found.architecture} since {until}"
         if model.capabilities <= {Capability.SPEAK, Capability.IMAGE}:

@@ -45,6 +45,7 @@ from registry.engines.launching import (
     options_of,
     unusable_id,
 )
+from registry.engines.mlx_cache import mlx_cache
 from registry.engines.mlx_lm import MAX_TOKENS, READABLE_QUANTIZATIONS
 from registry.engines.torch_cpu import TORCH, TORCH_CPU
 from registry.footprint import MIB, VLLM_MLX, conversation_cache, on_demand, weights_bytes
@@ -150,7 +151,7 @@ class _Role:
 
 
 def _chat(model: Model) -> _Role:
-    context, kv = model.facts.context_length.value, checkpoint_of(model).kv
+    context, kv = model.facts.context_length.value, mlx_cache(checkpoint_of(model))
     cache = max(conversation_cache(kv, context), 64 * MIB)
     return _Role(
         (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import Literal
 
 from registry.engine import HOST, DeviceId, Machine
 from registry.engines.launching import argument, checkpoint_of, generates, given, options_of
-from registry.footprint import GIB, MIB, VLLM_CPU, VLLM_GPU, weights_bytes
+from registry.footprint import GIB, MIB, VLLM_CPU, VLLM_GPU, KvShape, weights_bytes
 from registry.model import Model
 
 UTILIZATION = 0.92
@@ -24,6 +24,9 @@ CPU_CACHE_BYTES, CPU_CACHE_LEAST = 4 * GIB, 64 * MIB
 
 CPU_BLOCK = 128
 """Tokens of a block of the cache on a CPU."""
+
+CPU_IN_FLIGHT = 4096
+"""Tokens that a layer with a window holds beside it: two batches of 2048 may be under way."""
 
 CPU_SEQUENCES = 4
 """Sequences of full length that the cache has room for; shorter ones are more."""
@@ -143,9 +146,10 @@ def _cpu_cache(model: Model, machine: Machine, context: int | None) -> tuple[int
 
     Without a size vLLM takes nearly all RAM; with one it refuses a context whose cache is larger.
     """
-    options, kv = options_of(model), checkpoint_of(model).kv
-    if kv is None and not generates(model):
+    options, needed = options_of(model), checkpoint_of(model).kv
+    if needed is None and not generates(model):
         return CPU_CACHE_LEAST, context  # an encoder keeps nothing between tokens
+    kv = None if needed is None else reserved(needed)
     room = min(CPU_CACHE_BYTES, machine.ram_bytes // 4)
     if options.memory_bytes is not None:
         room = options.memory_bytes - weights_bytes(model.facts.size_bytes.value or 0) - VLLM_CPU.host_bytes
@@ -161,6 +165,25 @@ def _cpu_cache(model: Model, machine: Machine, context: int | None) -> tuple[int
     # Some of the longest at once; more is memory that nobody asked for.
     wanted = kv.bytes_for(context + CPU_BLOCK) * CPU_SEQUENCES
     return min(room, max(wanted, CPU_CACHE_LEAST)), context
+
+
+def reserved(kv: KvShape) -> KvShape:
+    """What vLLM sets aside for a sequence that needs *kv*.
+
+    It manages layers in groups of one size: that of the smaller kind, or of the larger where that is less
+    than half as large again. A layer with a window holds what is in flight as well, and begins inside of a
+    block.
+    (`v1/core/kv_cache_utils.py` and `SlidingWindowSpec` of vLLM 0.32.)
+    """
+    if not kv.sliding_layers:
+        return kv
+    full, sliding = kv.full_layers, kv.sliding_layers
+    if full:
+        smaller, larger = sorted((full, sliding))
+        size = larger if larger < 1.5 * smaller else smaller
+        full, sliding = -(-full // size) * size, -(-sliding // size) * size
+    held = kv.window + CPU_IN_FLIGHT + 2 * CPU_BLOCK
+    return replace(kv, full_layers=full, sliding_layers=sliding, window=held)
 
 
 def _parallel(model: Model) -> int | Literal["auto"] | None:

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import statistics
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,17 +133,17 @@ ASKED = 200
 def test_what_it_cannot_do_is_refused_at_once_and_without_a_start(
     tmp_path: Path, path: str, content: dict[str, Any]
 ) -> None:
-    took = []
     with daemon_in(tmp_path) as daemon, httpx.Client(base_url=f"{daemon.url}/v1/", timeout=20) as client:
         for _ in range(ASKED):
-            began = time.perf_counter()
             answer = client.post(path, json={"model": YARD, **content})
-            took.append(time.perf_counter() - began)
             assert answer.json()["error"]["code"] == "capability_missing", answer.text
         assert daemon.model(YARD)["starts"] == 0
-    median = statistics.median(took)
-    print(f"/v1/{path}: {ASKED} refusals, median {median * 1000:.2f} ms")
-    assert median < 0.005
+    # The daemon's own figure, from a request's first byte to the answer's last: the client is not measured.
+    lines = [line for line in daemon.log.splitlines() if '"event":"request_served"' in line]
+    took = [json.loads(line)["total_seconds"] for line in lines if f'"/v1/{path}"' in line]
+    assert len(took) == ASKED
+    print(f"/v1/{path}: {ASKED} refusals, median {statistics.median(took) * 1000:.1f} ms")
+    assert statistics.median(took) < 0.005
 
 
 def test_a_request_without_a_model_goes_to_the_default(daemon: RunningDaemon) -> None:

@@ -152,8 +152,8 @@ LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_head
         ({"text_config": LLAMA}, KvShape(32, 8, 128)),
         ({"n_layer": 12, "n_head": 12, "n_embd": 768}, KvShape(12, 12, 64)),
         (
-            {**LLAMA, "kv_lora_rank": 512, "qk_rope_head_dim": 64},
-            KvShape(32, 1, 0, latent=576),
+            {**LLAMA, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128},
+            KvShape(32, 1, 0, latent=576, expanded=32 * (128 + 64 + 128)),
         ),
         (
             {**LLAMA, "layer_types": ["full_attention", "sliding_attention"] * 16, "sliding_window": 1024},
@@ -166,6 +166,27 @@ LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_head
             KvShape(0, 8, 128, sliding_layers=32, window=4096),
         ),
         ({**LLAMA, "torch_dtype": "float32"}, KvShape(32, 8, 128, value_bytes=4)),
+        (
+            # Measured with vLLM 0.32: 4 layers of 4 heads of 16 + 16 take 2048 bytes a token.
+            {
+                "model_type": "minicpm3",
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "kv_lora_rank": 32,
+                "qk_rope_head_dim": 16,
+                "qk_nope_head_dim": 16,
+                "v_head_dim": 16,
+            },
+            KvShape(4, 1, 0, latent=256, expanded=192),
+        ),
+        (
+            {**LLAMA, "model_type": "llama4_text", "attention_chunk_size": 8192},
+            KvShape(8, 8, 128, sliding_layers=24, window=8192),
+        ),
+        (
+            {**LLAMA, "attention_chunk_size": 8192, "no_rope_layers": [1, 0] * 16},
+            KvShape(16, 8, 128, sliding_layers=16, window=8192),
+        ),
         ({"num_hidden_layers": 3}, None),
         ({}, None),
     ],
@@ -324,6 +345,7 @@ READ = """
 architectures model_type text_config vision_config max_position_embeddings rope_scaling quantization factor
 quantization_config num_hidden_layers num_attention_heads head_dim hidden_size layer_types sliding_window
 id2label kv_lora_rank torch_dtype num_kv_shared_layers full_attention_interval thinker_config bits
+attention_chunk_size no_rope_layers linear_attn_config conv_L_cache mamba_d_state qk_nope_head_dim v_head_dim
 """
 KEYS = st.sampled_from(READ.split())
 

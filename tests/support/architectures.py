@@ -38,3 +38,27 @@ def read_published() -> list[Published]:
         Published(**{**entry, "template": templates[entry["template"]] if "template" in entry else None})
         for entry in data["published"]
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class TinyShape:
+    """A configuration from which engines can build a model of a few layers; `dtype` is not in it."""
+
+    name: str
+    dtype: str
+    """Of its weights, and so of its cache."""
+    config: dict[str, Any]
+
+
+def read_tiny() -> list[TinyShape]:
+    """All of `tests/registry/data/tiny_shapes.yaml`."""
+    data = yaml.safe_load((DATA / "tiny_shapes.yaml").read_text(encoding="utf-8"))
+    return [
+        _tiny(name, entry["dtype"], entry["config"], data["base"]) for name, entry in data["shapes"].items()
+    ]
+
+
+def _tiny(name: str, dtype: str, said: dict[str, Any], base: dict[str, Any]) -> TinyShape:
+    nested = said.get("text_config")
+    config = {**base, **said} if nested is None else {**said, "text_config": {**base, **nested}}
+    return TinyShape(name, dtype, config)
