@@ -110,9 +110,10 @@ def tree(pid: int) -> dict[str, psutil.Process]:
     """An engine's living processes by what they are: `server`, `EngineCore`, `Worker`, `tracker`."""
     found = {"server": psutil.Process(pid)}
     for child in psutil.Process(pid).children(recursive=True):
-        words = " ".join(child.cmdline())
-        name = "tracker" if "resource_tracker" in words else words.removeprefix("VLLM::").split("_")[0]
-        found[name.strip()] = child
+        with suppress(psutil.NoSuchProcess):  # while it boots some come and go
+            words = " ".join(child.cmdline())
+            name = "tracker" if "resource_tracker" in words else words.removeprefix("VLLM::").split("_")[0]
+            found[name.strip()] = child
     return found
 
 
