@@ -299,7 +299,6 @@ class Daemon:
             listen=self._addresses,
             host_names=frozenset(self.settings.host_names),
             started=self._began,
-            default_model=self._found.default_model,
             seed=lambda: self.settings.seed,
             auth=self.auth,
             hand_over=self.leaving.hand_over,

@@ -269,7 +269,7 @@ class Face:
             front=deps.front(),
             loop_lag_seconds=deps.metrics.lag.worst(),
             events=deps.events.recent(RECENT_EVENTS),
-            default_model=deps.default_model,
+            default_model=deps.catalog().default_model,
             configuration=state_answer(deps.configuration.standing),
         )
 

@@ -28,6 +28,11 @@ class CatalogView(Protocol):
         ...
 
     @property
+    def default_model(self) -> str | None:
+        """Served when a request names none."""
+        ...
+
+    @property
     def virtual(self) -> Mapping[str, VirtualConfig]:
         """Names that are served by one of several of them."""
         ...
@@ -97,8 +102,6 @@ class ControlDeps:
     started: float
     """`clock.now()` when the daemon started."""
     configuration: Configuration
-    default_model: str | None = None
-    """Served when a request names none."""
     host_names: frozenset[str] = frozenset()
     """Further names that a `Host` header may carry while we listen on loopback only."""
     seed: Callable[[], SeedConfig] = SeedConfig

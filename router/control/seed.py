@@ -133,7 +133,7 @@ class Seed:
         picture = Picture(
             version=deps.version,
             uptime_seconds=round(deps.clock.now() - deps.started, 3),
-            default_model=deps.default_model,
+            default_model=deps.catalog().default_model,
             fleet=deps.fleet.view(),
             models=models,
         )

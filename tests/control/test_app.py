@@ -211,6 +211,13 @@ def test_an_unknown_model_is_404_with_its_param(world: ControlWorld) -> None:
 # -- status and the page
 
 
+def test_the_default_model_is_that_of_the_catalog_now(world: ControlWorld) -> None:
+    for name in ("a", None):
+        world.default_model = name
+        for path in ("/api/status", "/api/v1/inference/status"):
+            assert get(world, path).json()["default_model"] == name
+
+
 def test_a_browser_gets_the_page_and_a_program_the_json(world: ControlWorld) -> None:
     browser = "text/html,application/xhtml+xml,*/*;q=0.8"
     assert get(world, "/status", Accept=browser).headers["content-type"].startswith("text/html")

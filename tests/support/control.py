@@ -144,6 +144,7 @@ class ControlWorld:
     clock: FakeClock = field(default_factory=FakeClock)
     models: dict[ModelId, Model] = field(default_factory=dict)
     virtual: dict[str, VirtualConfig] = field(default_factory=dict)
+    default_model: str | None = None
     listen: tuple[str, ...] = ("127.0.0.1:8080",)
     host_names: frozenset[str] = frozenset()
     most_lines: int = MOST_LINES

@@ -79,7 +79,8 @@ class Connection:
         except HangupError:
             return
         except OSError:
-            self.engine.disconnected()
+            if self.counts:  # a probe that does not read a 404 to its end resets the connection as well
+                self.engine.disconnected()
 
     def more(self) -> None:
         """Read on; raises HangupError at the end of input."""

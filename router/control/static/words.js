@@ -63,7 +63,6 @@ export function tell(event) {
     case "memory_held": return [`stopped, but ${data.by} still holds its memory`, "bad"];
     case "model_redefined": return [`restarts with another definition${data.changed.length ? `: ${data.changed.join(", ")}` : ""}`];
     case "model_rolled_back": return [`keeps its old definition: ${data.cause}`, "bad"];
-    case "memory_held": return [`gone, but its memory is not: held by ${data.by}`, "warn"];
     case "request_refused": return [`${data.requests > 1 ? `${data.requests} requests` : "request"} refused: ${data.reason}`, "warn"];
     default: {
       const words = Object.entries(data).map(([key, value]) => `${key} ${value}`).join(", ");
