@@ -9,7 +9,7 @@ def pytest_collection_finish() -> None:
     """Leave what was collected out of the garbage collector's rounds.
 
     Thousands of tests and their parameters live until the end; looking through them again and again was a
-    seventh of the time of rings 1 to 3.
+    tenth of the time of rings 1 to 3.
     """
     gc.collect()
     gc.freeze()
