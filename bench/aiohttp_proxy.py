@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 import uvloop
@@ -26,9 +26,9 @@ NOT_FORWARDED = {
 }
 
 
-def passing(headers: aiohttp.typedefs.LooseHeaders) -> list[tuple[str, str]]:
+def passing(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     """Fields that are not about one connection."""
-    return [(k, v) for k, v in headers.items() if k.lower() not in NOT_FORWARDED]  # type: ignore[union-attr]  # only called with mappings
+    return [(k, v) for k, v in headers.items() if k.lower() not in NOT_FORWARDED]
 
 
 async def forward(request: web.Request) -> web.StreamResponse:

@@ -15,10 +15,10 @@ import structlog
 from config.schema import EndpointConfig
 from registry.model import Model
 from registry.probe import ServedModel, parse_models
-from router.control.deps import Spawn
 from router.ports import Outcome
 from supervisor.errors import EndpointDownError
 from supervisor.ports import Clock, Timer
+from supervisor.tasks import Spawn
 
 log = structlog.get_logger("modelyard.endpoints")
 

@@ -25,9 +25,9 @@ from config.errors import ConfigError
 from config.keys import Stamp, StoredKey, digest_in, read_keys, stamp_of
 from config.schema import KeyConfig
 from router.auth import Auth
-from router.control.deps import Spawn
 from router.keys import Key
 from supervisor.ports import Clock, Timer
+from supervisor.tasks import Spawn
 
 log = structlog.get_logger("modelyard.keys")
 

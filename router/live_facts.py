@@ -17,8 +17,8 @@ import structlog
 from registry.engine import Answers, ModelId
 from registry.model import Model
 from registry.probe import ServedModel, parse_models, parse_routes, with_health, with_proof, with_routes
-from router.control.deps import Spawn
 from supervisor.ports import EventKind, SupervisorEvent
+from supervisor.tasks import Spawn
 
 log = structlog.get_logger("modelyard.live_facts")
 

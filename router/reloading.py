@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from config.diff import changed_settings, left_for_restart
+from config.errors import ConfigError
 from config.load import Draft, Loaded
 from registry.catalog import Catalog, build_catalog
 from registry.engine import ModelId
@@ -188,7 +189,9 @@ class Reloading:
             renew(daemon.certificate, prepared.loaded.settings.tls)
         except Exception as error:
             self._error = str(error)
-            log.error("reload_failed", error=str(error))  # noqa: TRY400  it is the operator's error, not ours
+            # A ConfigError is the operator's and says all; anything else is a bug, which needs its traceback.
+            ours = not isinstance(error, ConfigError)
+            log.error("reload_failed", error=str(error), exc_info=ours)  # noqa: TRY400  see above
             raise
         # From here to the catalog nothing waits: what was planned is what is there.
         plan = self._plan(prepared, retry=retry)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import structlog
 
 from supervisor.ports import Clock, Timer
+from supervisor.tasks import Spawn
 
 log = structlog.get_logger("modelyard.storage")
 
@@ -18,12 +18,6 @@ LOOK_EVERY = 5.0
 """Seconds between two tries: as often as a load balancer asks."""
 PROBE_BYTES = 4096
 """A block: a full disk still makes empty files."""
-
-
-class Spawn(Protocol):
-    """`supervisor.tasks.TaskScope.spawn`."""
-
-    def __call__(self, work: Coroutine[Any, Any, Any], *, name: str) -> object: ...
 
 
 def trouble_of(folders: Sequence[Path]) -> str:

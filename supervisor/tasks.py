@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 log = structlog.get_logger("modelyard.tasks")
+
+
+class Spawn(Protocol):
+    """`TaskScope.spawn`, as those who are given it see it: starts a task that somebody holds."""
+
+    def __call__(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]: ...
 
 
 class TaskScope:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from router.control.events import EventRing
 from router.metrics import Metrics
 from router.reloading import Applied, ConfigStanding, Planned
 from supervisor.ports import Clock
+from supervisor.tasks import Spawn
 from supervisor.view import Fleet
 
 
@@ -36,12 +36,6 @@ class CatalogView(Protocol):
     def virtual(self) -> Mapping[str, VirtualConfig]:
         """Names that are served by one of several of them."""
         ...
-
-
-class Spawn(Protocol):
-    """`supervisor.tasks.TaskScope.spawn`: runs a coroutine as a task somebody holds."""
-
-    def __call__(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]: ...
 
 
 class Configuration(Protocol):

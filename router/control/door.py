@@ -13,10 +13,10 @@ from typing import Final
 
 from aiohttp import web
 
-from router.control.deps import Spawn
 from router.control.streams import STREAMS
 from router.errors import ControlBusyError
 from router.ports import Holder
+from supervisor.tasks import Spawn
 
 MOST_LINES: Final = 256
 """Pairs open at once. Each is two descriptors; the front keeps one per client connection that asks for status
