@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from config.vocabulary import Capability as Capability
 
@@ -93,3 +94,17 @@ _REALTIME = Endpoint(
 )
 TUNNELS: dict[str, Endpoint] = {"/v1/realtime": _REALTIME, "/realtime": _REALTIME}
 """Paths that a client may ask to be upgraded to a WebSocket, by GET; the query names the model."""
+
+UPSTREAM: Final = Endpoint("/upstream/{id}", frozenset(), document=False)
+"""Whatever a model's server has, by any method: `/upstream/<id>/…`."""
+_UPSTREAM_BEGINS: Final = "/upstream/"
+
+
+def special_endpoint(path: str) -> Endpoint | None:
+    """The endpoint whose path names what it is about; None for any other *path* (without a query)."""
+    return UPSTREAM if path.startswith(_UPSTREAM_BEGINS) and path != _UPSTREAM_BEGINS else None
+
+
+def below_upstream(path: str) -> str:
+    """What stands behind `/upstream/` in a path of that endpoint."""
+    return path.removeprefix(_UPSTREAM_BEGINS)

@@ -169,6 +169,9 @@ class Wire:
     """Closing the connection stops the generation; if False the answer is drained instead."""
     own_keep_alive: bool = False
     """A `keep_alive` in a request is meant for it: it decides itself what it keeps loaded."""
+    passes: frozenset[str] | None = None
+    """Paths that may be asked for under `/upstream/<id>`, with what is below those that end with a slash;
+    None: all."""
     first_byte_timeout: float | None = None
     """Seconds from the request's last byte to the answer's first; None: as the front's limits say."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from registry.engine import ModelId
 from registry.errors import AmbiguousModelError, ModelNotFoundError
@@ -25,6 +26,8 @@ COMPARED = 12
 """Known names that an unknown one is compared with: this runs on the event loop."""
 LATEST = "latest"
 """Ollama's clients say `:latest` for "the one there is"."""
+MOST_PARTS = 8
+"""Parts between slashes that an id in a path may have; ids have two, adapters of theirs three."""
 MIN_PARTIAL = 3
 """Shortest name that may be a part of an id: `8b` fits everything and means nothing."""
 
@@ -143,6 +146,27 @@ def exact_name(name: str, index: NameIndex, *, allowed: Allowed | None = None) -
         raise ModelNotFoundError(f"no model has the name {_shown(name)}")
     has = f"it has {', '.join(sorted(variants)[:MAX_CANDIDATES])}" if variants else f"ask for {known}"
     raise ModelNotFoundError(f"{known} has no variant {_shown(variant)}; {has}", candidates=(known,))
+
+
+def name_and_rest(path: str, *, parts: int = MOST_PARTS) -> Iterator[tuple[str, str]]:
+    """(name, what follows) for each way to cut a percent-encoded *path* at a slash, the longest name of at
+    most *parts* parts first; what follows stays as it is."""
+    split = path.split("/", parts)
+    for count in range(min(len(split), parts), 0, -1):
+        name = "/".join(split[:count])
+        yield unquote(name), path[len(name) :]
+
+
+def longest_name(path: str, index: NameIndex) -> tuple[Named, str] | None:
+    """What *path* begins with, without any guessing, and what follows; None if it is nothing."""
+    for name, rest in name_and_rest(path):
+        try:
+            found = exact_name(name, index)
+        except ModelNotFoundError:
+            continue  # the colon may belong to what follows
+        if found is not None:
+            return found, rest
+    return None
 
 
 def _loosely(name: str, index: NameIndex, *, fuzzy: bool, allowed: Allowed | None) -> tuple[ModelId, ...]:

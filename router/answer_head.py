@@ -14,6 +14,8 @@ _DROPPED = frozenset(
 )
 """Hop-by-hop, or ours to write."""
 
+_NOT_THEIRS = (b"access-control-", b"set-cookie")
+
 _STATUS_LINES = {s.value: b"HTTP/1.1 %d %s\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 
 
@@ -89,11 +91,12 @@ class AnswerHead:
 
 
 def parse_engine_head(data: bytes) -> AnswerHead:
-    """The same for an engine, without its word on who may read us from a browser (mlx_lm.server:
-    everybody)."""
+    """The same for an engine, without its word on who may read us from a browser (mlx_lm.server: everybody),
+    and without cookies: they would be ours, and its own never reach it."""
     head = parse_answer_head(data)
-    if b"ccess-control-" in head.fields.lower():
-        head.kept = [line for line in head.kept if line[:15].lower() != b"access-control-"]
+    fields = head.fields.lower()
+    if b"access-control-" in fields or b"set-cookie" in fields:
+        head.kept = [line for line in head.kept if not line.lower().startswith(_NOT_THEIRS)]
         head.fields = b"".join(head.kept)
         head.opening = status_line(head.status) + head.fields
     return head

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from config.schema import RequestConfig, VirtualConfig
-from registry.capability import ENDPOINTS, NO_NEEDS, Capability, Endpoint, Needs
+from registry.capability import ENDPOINTS, NO_NEEDS, UPSTREAM, Capability, Endpoint, Needs
 from registry.catalog import Catalog
 from registry.engine import ModelId
-from registry.errors import CapabilityMissingError, NothingLoadedError, RegistryError
+from registry.errors import (
+    CapabilityMissingError,
+    ModelNotFoundError,
+    NothingLoadedError,
+    RegistryError,
+)
 from registry.gate import Allowed, able, lacking, longest_answer, meets, unmet
 from registry.model import Model
-from registry.resolve import Named
+from registry.resolve import Named, longest_name, name_and_rest
 from registry.virtual import Standing, Virtual, Wish, choose, fits, in_order, is_auto, parse_wish
 from router.edits import Edits, make_edits
 from router.needs import EVERYTHING, NeedsReader
@@ -81,6 +86,29 @@ class CatalogDirectory:
         if name == route.model:
             self._passed[name, endpoint.path] = route
         return route
+
+    def below(self, path: str, holder: Holder | None = None) -> tuple[Route, str]:
+        """See `router.ports.Directory`; raises the model's own problem when it cannot be served."""
+        allowed = None if holder is None else holder.may_use
+        catalog = self.catalog
+        found = longest_name(path, catalog.index)
+        if found is not None:
+            model, rest = catalog.models[found[0].model], found[1]
+        else:
+            model, rest = self._guessed(path, allowed)
+        return self._routes[catalog.checked(model, UPSTREAM, allowed=allowed).id], rest
+
+    def _guessed(self, path: str, allowed: Allowed | None) -> tuple[Model, str]:
+        """The same for a name that no model has as it stands."""
+        problem: ModelNotFoundError | None = None
+        for name, rest in name_and_rest(path, parts=2):
+            try:
+                return self.catalog.resolve(name, allowed=allowed), rest
+            except ModelNotFoundError as error:
+                if problem is None or (error.candidates and not problem.candidates):
+                    problem = error
+        assert problem is not None  # a path has at least one part
+        raise problem
 
     def model(self, name: str | None) -> Model:
         """The model that *name* means (None: the default); of a virtual name, the one a chat would get now.

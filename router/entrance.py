@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from registry.capability import UPSTREAM
 from router.exchange import Exchange
 from router.heads import special_objection
 from router.ports import Refusal
 from router.refused import body_too_large
+from router.through import objection_to_stranger
 
 
 def objection_to(exchange: Exchange, length: int) -> Refusal | None:
@@ -24,6 +26,8 @@ def objection_to(exchange: Exchange, length: int) -> Refusal | None:
         exchange.holder = verdict
     if head.special:
         refusal = special_objection(head, length)
+        if refusal is None and head.endpoint is UPSTREAM:
+            refusal = objection_to_stranger(head, exchange.holder, shared.stranger)
         if refusal is not None:
             return refusal
     if length > shared.limits.body_bytes:

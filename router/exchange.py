@@ -18,14 +18,14 @@ from router.drain import Drain
 from router.ending import End
 from router.heads import RequestHead
 from router.patience import said_by
-from router.plan import Plan, Planned, plan, plan_tunnel
+from router.plan import Plan, Planned, plan
 from router.ports import Holder, Lease, Outcome, Refusal
 from router.reach import Reach
 from router.recording import record_of
 from router.relay import Relay
 from router.request import Bytes
 from router.shared import Shared
-from router.tunnel import Tunnel
+from router.special import Special
 from router.upstream import UpstreamConnection
 from router.waiting import Beats, beats_for
 from router.wheel import NEVER
@@ -40,7 +40,7 @@ _SERVED = Outcome.SERVED
 _COMPLETE = End.COMPLETE
 
 
-class Exchange(Tunnel):
+class Exchange(Special):
     """A request and its answer. Once `over`, nothing of it is held anywhere."""
 
     __slots__ = (
@@ -108,10 +108,10 @@ class Exchange(Tunnel):
             self._reach.begin()
             return
         try:
-            if head.special and head.wants_websocket:
-                planned = plan_tunnel(head, endpoint, shared.directory, holder=self.holder)
-            else:
-                planned = plan(body, head, endpoint, shared.directory, holder=self.holder)
+            if head.special:
+                self._begin_special(body, endpoint)
+                return
+            planned = plan(body, head, endpoint, shared.directory, holder=self.holder)
         except refused.RefusedError as error:
             self.refuse(error.refusal)
         except Exception as error:  # noqa: BLE001  Refusals is total, and nothing may be left unanswered

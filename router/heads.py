@@ -11,7 +11,7 @@ import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from registry.capability import ENDPOINTS, TUNNELS, Endpoint, Protocol
+from registry.capability import ENDPOINTS, TUNNELS, Endpoint, Protocol, special_endpoint
 from router.head_cache import Shape
 from router.openai import FACES
 from router.ports import Refusal
@@ -85,7 +85,8 @@ class RequestHead:
         self.chunked = False
         self.close = False
         self.special = False
-        """It wants an upgrade, or encodes its body: to be looked at before the body is read."""
+        """It wants an upgrade, encodes its body, or its path names what it is about: to be looked at before
+        the body is read."""
         self.wants_websocket = False
         """An upgrade to WebSocket; any other upgrade is ignored, as RFC 9110 7.8 allows."""
         self.trace = ""
@@ -199,6 +200,9 @@ def _conclude(head: RequestHead) -> None:
         head.endpoint = TUNNELS.get(head.path) if head.method == b"GET" else None
     elif head.method == b"POST":
         head.endpoint = ENDPOINTS.get(head.path)
+    if head.endpoint is None:
+        head.endpoint = special_endpoint(head.path)
+        head.special = head.special or head.endpoint is not None
     if head.endpoint is not None:
         head.face = FACES[head.endpoint.protocol]
     given = headers.get(b"x-request-id")
@@ -300,7 +304,7 @@ def special_objection(head: RequestHead, length: int) -> Refusal | None:
     """Why a `special` head is refused before its body of *length* is read; None if it is not."""
     for_engine = head.endpoint is not None
     if head.wants_websocket:
-        if not for_engine or head.minor == 0:
+        if not for_engine or head.minor == 0 or head.method != b"GET":
             return websocket()
         if b"upgrade" not in head.headers.get(b"connection", b"").lower():
             return bad_request("an upgrade needs `Connection: Upgrade` (RFC 9110 7.8)")
@@ -325,6 +329,18 @@ def engine_head(head: RequestHead, target: EngineTarget) -> bytes:
         b"POST %b HTTP/1.1\r\nhost: %b\r\n%b%b" % (path, address, head.fields, auth),
     )
     return head.sent
+
+
+def free_head(head: RequestHead, target: EngineTarget, *, length: int, id_line: bytes) -> bytes:
+    """The head for an engine of a request by any method; a body of *length* follows."""
+    host, port, key, path = target
+    parts = [b"%b %b HTTP/1.1\r\nhost: %b:%d\r\n" % (head.method, path, host.encode(), port), head.fields]
+    if key:
+        parts.append(b"authorization: Bearer %b\r\n" % key.encode("ascii", "replace"))
+    if length or head.length is not None or head.chunked:
+        parts.append(b"content-length: %d\r\n" % length)
+    parts += [id_line, END]
+    return b"".join(parts)
 
 
 def tunnel_head(head: RequestHead, path: bytes, address: bytes, *, key: str, id_line: bytes) -> bytes:

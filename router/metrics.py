@@ -5,7 +5,7 @@ next ones, or when somebody looks. No lock is taken and no label object built. A
 the loop (`snapshot`); what the copy looks like to Prometheus is `router.control.exposition`'s business.
 
 Labels are bounded: a model that the catalog does not have is `other`, a path that is no inference endpoint is
-`control`, statuses come from a fixed set and codes are counted up to a limit.
+the one it is about or `control`, statuses come from a fixed set and codes are counted up to a limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Final
 
-from registry.capability import ENDPOINTS
+from registry.capability import ENDPOINTS, special_endpoint
 from router.ports import Outcome, RequestRecord
 from supervisor.ports import Clock, EventKind, SupervisorEvent, Timer
 from supervisor.view import FleetView
@@ -217,11 +217,13 @@ class Metrics:
 
     def _count_one(self, record: RequestRecord) -> None:
         """Count *record*, and remember where others like it are counted, if their number is bounded."""
-        endpoint = ENDPOINTS.get(record.path.partition("?")[0])
+        asked = record.path.partition("?")[0]
+        endpoint = ENDPOINTS.get(asked)
+        named = endpoint or special_endpoint(asked)
         row = self._models.get(record.model)
         model = OTHER if row is None else record.model
         outcome = record.outcome if record.outcome in _OUTCOMES else OTHER
-        path = CONTROL if endpoint is None else endpoint.path
+        path = CONTROL if named is None else named.path
         key = (model, path, outcome, _STATUSES.get(record.status, OTHER))
         self._requests[key] = self._requests.get(key, 0) + 1
         if outcome == REFUSED:
@@ -236,8 +238,8 @@ class Metrics:
                 used = self._keys[record.key, model] = PerKey()
             used.count(record)
         if row is not None and outcome == _SERVED and record.status in _STATUSES and record.path in ENDPOINTS:
-            asked = (record.model, record.path, outcome, record.status, record.key)
-            self._series[asked] = _Series(key, row, used)
+            alike = (record.model, record.path, outcome, record.status, record.key)
+            self._series[alike] = _Series(key, row, used)
 
     def _refuse(self, model: str, code: str) -> None:
         if code not in self._codes:
@@ -284,7 +286,7 @@ class Metrics:
         self._count_up()
         by_outcome = dict.fromkeys((*_OUTCOMES, OTHER), 0)
         for (_, endpoint, outcome, _), count in self._requests.items():
-            if endpoint != CONTROL:
+            if endpoint in ENDPOINTS:
                 by_outcome[outcome] += count
         rows = self._models.values()
         served, refused = by_outcome[Outcome.SERVED], by_outcome[REFUSED]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.heads import RequestHead, control_head, engine_head, tunnel_head
+from router.heads import RequestHead, control_head, engine_head, free_head, tunnel_head
 from router.plan import Plan
 from router.ports import Lease
 from router.relay import Relay
@@ -28,6 +28,14 @@ def to_engine(
     relay.expects_done = route.wire.sends_done
     if planned.shared:
         relay.as_it_is = True
+    elif planned.method and not planned.tunnel:
+        target = (lease.host, lease.port, lease.key, planned.path)
+        if planned.raw:
+            relay.face = None
+        else:
+            relay.echo = planned.echo()
+        relay.bodyless = head.method == b"HEAD"
+        return free_head(head, target, length=size, id_line=id_line), relay
     elif planned.tunnel:
         relay.upgrades = True
         address = f"{lease.host}:{lease.port}".encode()

@@ -41,6 +41,10 @@ class Plan:
     """The request's tools, where calls of them must be looked for in the answer's text."""
     keep_alive: float | None = None
     """Seconds that the model is to stay after it; None: it does not say."""
+    method: bytes = b""
+    """The client's own, where it need not be POST: the head for the engine is made for this request alone."""
+    raw: bool = False
+    """The answer is not touched, not even an error."""
     shared: bool = False
     """Nothing is changed, neither in the request nor in the answer."""
 

@@ -88,6 +88,14 @@ class Directory(Protocol):
         """
         ...
 
+    def below(self, path: str, holder: Holder | None = None) -> tuple[Route, str]:
+        """The model that *path* begins with, by the longest name that is known, and what follows of *path*.
+
+        Both are percent-encoded as in a request; what follows begins with a slash, or is empty. Raises as
+        `route` does.
+        """
+        ...
+
 
 class Outcome(StrEnum):
     """How a lease ended; the supervisor draws its conclusions, metrics count it."""
@@ -343,6 +351,14 @@ class Authorizer(Protocol):
 
         A `Holder` it returns is told when the request is over, whatever becomes of it.
         """
+        ...
+
+
+class Stranger(Protocol):
+    """Tells web pages of other sites from programs: `router.control.guard.Guard.refuses`."""
+
+    def __call__(self, method: str, headers: Mapping[str, str], /) -> Refusal | None:
+        """Why a request with these fields (`Host`, `Origin`, `Sec-Fetch-Site`) is not let in."""
         ...
 
 

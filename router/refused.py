@@ -77,6 +77,29 @@ def websocket() -> Refusal:
     return Refusal(501, "websocket_unsupported", "WebSocket is not supported on this path")
 
 
+def not_by_session() -> Refusal:
+    """401: the path of an engine, asked by a browser that is logged in."""
+    message = (
+        "a session of the status page is not enough here, because pages of the engine's could use it: "
+        "send a key of the admin scope as `Authorization: Bearer KEY`"
+    )
+    return Refusal(401, "missing_api_key", message, "authentication_error")
+
+
+def path_not_passed(model: str, path: str) -> Refusal:
+    """403: a path of an engine that is not asked from outside."""
+    message = (
+        f"{path[:200]!r} of {model}'s engine is not passed on: only what answers, and what it says of itself;"
+        " docs/reference/http-api.md says which. Load and unload with /api/models"
+    )
+    return Refusal(403, "path_not_passed", message, "permission_error")
+
+
+def slash_missing(target: str) -> Refusal:
+    """307: to the page that relative links of an engine's start from."""
+    return Refusal(307, "slash_missing", f"it is at {target[:200]}", headers=(("location", target),))
+
+
 def method_unsupported(method: str) -> Refusal:
     """501: CONNECT and TRACE."""
     return Refusal(501, "method_unsupported", f"{method} is not supported: this is not a forward proxy")

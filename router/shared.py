@@ -21,6 +21,7 @@ from router.ports import (
     FrontLimits,
     Recorder,
     Refusals,
+    Stranger,
     Upstreams,
 )
 from router.upstream import UpstreamPool
@@ -61,6 +62,8 @@ class FrontPorts:
     authorizer: Authorizer | None = None
     """None lets everybody in."""
     cors: Cors = field(default_factory=lambda: Cors(()))
+    stranger: Stranger | None = None
+    """Looks at what is asked of an engine as it is; None lets every web page in."""
 
 
 @dataclass(slots=True)
@@ -88,7 +91,7 @@ class Shared:
         "_idle", "authorizer", "budget", "buffers", "connections_of", "control", "control_heads", "cors",
         "counters", "directory",
         "drains", "engine_heads", "limits", "now", "pool", "recorder", "refusals", "request_heads",
-        "request_id", "spawn", "upstreams", "wheel",
+        "request_id", "spawn", "stranger", "upstreams", "wheel",
     )  # fmt: skip
 
     def __init__(self, ports: FrontPorts, limits: FrontLimits, wheel: Wheel) -> None:
@@ -102,6 +105,7 @@ class Shared:
         self.refusals = ports.refusals
         self.recorder = ports.recorder
         self.control = ports.control
+        self.stranger = ports.stranger
         self.spawn = ports.spawn
         self.now = ports.now
         self.limits = limits

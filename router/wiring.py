@@ -33,6 +33,7 @@ from router.control.app import build_app
 from router.control.deps import ControlDeps, FrontStats
 from router.control.door import Door
 from router.control.events import EventRing
+from router.control.guard import Guard
 from router.cors import Cors
 from router.directory import CatalogDirectory
 from router.endpoints import INSTANCE_HEADER, Endpoints
@@ -259,6 +260,7 @@ class Daemon:
                 request_ids=request_ids(f"req-{secrets.token_hex(4)}"),
                 authorizer=self.auth.__call__,  # the method: calling the object costs twice as much
                 cors=Cors(self.settings.cors.origins),
+                stranger=Guard.build(self._addresses, self.settings.host_names).refuses,
             ),
             limits=front_limits(self.settings),
         )

@@ -57,6 +57,8 @@ MAX_TOKENS = 32768
 READABLE_QUANTIZATIONS = ("awq", "gptq", "mxfp4", "mxfp8", "fp8", "nvfp4", "bitnet", "compressed-tensors")
 """What mlx-lm converts while loading, besides its own; the rest fails after minutes of reading."""
 
+_PASSES = frozenset({"/v1/chat/completions", "/chat/completions", "/v1/completions", "/v1/models", "/health"})
+
 _RULES = (
     rule(r"ValueError: (Model type (\S+) not supported\.?)", "unsupported_architecture", cause="{1}",
          remedy="mlx-lm does not know this architecture; try another engine or a newer mlx-lm"),
@@ -143,6 +145,7 @@ class MlxLm:
             served_name=name,
             accepted_names=frozenset({name}),
             strip_fields=("adapters", "draft_model"),
+            passes=_PASSES,
         )
 
     def diagnose(self, tail: tuple[str, ...], exit_code: int | None) -> Diagnosis:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 
 from config.vocabulary import EngineName
-from registry.capability import Capability
+from registry.capability import ENDPOINTS, TUNNELS, Capability
 from registry.engine import (
     BusyPage,
     DeviceId,
@@ -67,6 +67,14 @@ DRAIN_SECONDS = 5
 """A tree is only stopped when its leases are back or given up: what is still open may finish a sentence."""
 
 _UNVERSIONED = frozenset({"/v1/tokenize", "/v1/detokenize", "/v1/classify"})
+
+_PASSES = frozenset(ENDPOINTS) | frozenset(TUNNELS) | {
+    "/health", "/ping", "/load", "/version", "/metrics", "/openapi.json", "/tokenizer_info", "/v1/models",
+    "/v1/responses/", "/v1/chat/completions/", "/v1/completions/", "/v1/messages/", "/v1/decisions",
+    "/v1/systemone", "/v2/embed", "/v2/rerank", "/pooling", "/invocations", "/generative_scoring",
+    "/cohere/v2/chat", "/inference/v1/generate",
+}  # fmt: skip
+"""Answers, and what it says of itself."""
 
 _SMALLER = "set a smaller `context`, or use a quantised model"
 
@@ -184,6 +192,7 @@ class Vllm:
             served_name=model.id,
             accepted_names=frozenset({model.id, *model.aliases}),
             unversioned=_UNVERSIONED,
+            passes=_PASSES,
         )
 
     def diagnose(self, tail: tuple[str, ...], exit_code: int | None) -> Diagnosis:

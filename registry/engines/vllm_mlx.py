@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, replace
 
 from config.vocabulary import EngineName
-from registry.capability import Capability
+from registry.capability import ENDPOINTS, Capability
 from registry.engine import (
     HOST,
     Answers,
@@ -54,6 +54,12 @@ from registry.parsers import parser_args
 
 VERSION = "0.6.0"
 """The version that this adapter was written for and is tested with."""
+
+_PASSES = frozenset(ENDPOINTS) | {
+    "/health", "/metrics", "/openapi.json", "/v1/audio/voices", "/v1/cache", "/v1/cache/", "/v1/models",
+    "/v1/requests/", "/v1/status",
+}  # fmt: skip
+"""Answers, and what it says of itself; not `/v1/mcp`, whose tools run with the daemon's rights."""
 
 _RULES = (
     rule(r"(?:ValueError: )?(Model type (\S+) not supported\.?)", "unsupported_architecture", cause="{1}",
@@ -133,7 +139,7 @@ class VllmMlx:
 
     def wire(self, model: Model) -> Wire:
         """One name, and every request must carry it."""
-        return Wire(served_name=model.id, accepted_names=frozenset({model.id}))
+        return Wire(served_name=model.id, accepted_names=frozenset({model.id}), passes=_PASSES)
 
     def diagnose(self, tail: tuple[str, ...], exit_code: int | None) -> Diagnosis:
         """See `registry.engines.diagnosis`."""

@@ -142,6 +142,9 @@ class _Nobody:
     def route(self, name: str | None, endpoint: Endpoint, holder: Holder | None = None) -> Route:
         raise UnknownError(f"no model {name!r}")
 
+    def below(self, path: str, holder: Holder | None = None) -> tuple[Route, str]:
+        raise UnknownError(f"no model {path!r}")
+
 
 class _Transport:
     """Where the front writes to."""

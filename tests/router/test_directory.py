@@ -13,6 +13,7 @@ from registry.errors import (
     ContextExceededError,
     ModelNotFoundError,
     NothingLoadedError,
+    VirtualNameError,
 )
 from registry.virtual import Standing, Warmth
 from router.directory import CatalogDirectory
@@ -272,3 +273,23 @@ def test_the_models_own_filters_and_the_variants_are_one() -> None:
 def test_a_request_that_only_counts_tokens_is_not_changed() -> None:
     directory = CatalogDirectory(catalog_of({"m": command("generate", request={"set": {"seed": 1}})}))
     assert told(planned_by(directory, "m", "/v1/tokenize", prompt="x")) == {"model": "m", "prompt": "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "rest"),
+    [
+        ("text/health", "text", "/health"),
+        ("TEXT/health", "text", "/health"),
+        ("seeing:latest/v1/x", "seeing", "/v1/x"),
+    ],
+)
+def test_a_path_begins_with_a_name_by_the_grammar_of_names(path: str, model: str, rest: str) -> None:
+    route, following = CatalogDirectory(catalog_of(MODELS)).below(path)
+    assert (route.model, following) == (model, rest)
+
+
+def test_a_path_of_no_model_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ModelNotFoundError, match="vectors"):
+        CatalogDirectory(catalog_of(MODELS)).below("vectros/health")
+    with pytest.raises(VirtualNameError):
+        CatalogDirectory(catalog_of(MODELS)).below("auto/health")

@@ -11,6 +11,8 @@ from typing import Any
 
 from registry.capability import Endpoint
 from registry.engine import Wire
+from registry.resolve import name_and_rest
+from router.control.guard import Guard
 from router.front import Front
 from router.ports import Choice, FrontLimits, Holder, Lease, Outcome, Refusal, RequestRecord, Route
 from router.shared import FrontPorts
@@ -70,6 +72,13 @@ class FakeDirectory:
         if name not in self.routes:
             raise UnknownError(f"no model {name!r}")
         return self.routes[name]
+
+    def below(self, path: str, holder: Holder | None = None) -> tuple[Route, str]:
+        for name, rest in name_and_rest(path):
+            route = self.routes.get(name)
+            if isinstance(route, Route):
+                return route, rest
+        raise UnknownError(f"no model {path!r}")
 
 
 @dataclass
@@ -266,6 +275,8 @@ class World:
         self.tasks: list[str] = []
         """Names of the tasks the front has made."""
         self.objection: Refusal | None = None
+        self.holder: Holder | None = None
+        """Whose requests these are."""
         self.serve("m")
         self._running: set[asyncio.Task[Any]] = set()
         self._clients: list[RawClient] = []
@@ -290,7 +301,8 @@ class World:
             spawn=self._spawn,
             now=self.time,
             request_ids=lambda: f"req-{len(self.records)}",
-            authorizer=lambda head: self.objection,
+            authorizer=lambda head: self.objection or self.holder,
+            stranger=Guard.build(["127.0.0.1:0"], ()).refuses,
         )
         self.front = Front(ports, limits=self._limits, timer=False)
         (server,) = await self.front.start()
