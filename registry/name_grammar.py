@@ -35,8 +35,14 @@ class Segments:
 
     @property
     def all(self) -> frozenset[str]:
-        """Words and pieces together."""
-        return frozenset(self.words) | frozenset(self.pieces)
+        """Words and pieces together, and what kind of model a word ends in."""
+        return frozenset(self.words) | frozenset(self.pieces) | self.endings
+
+    @property
+    def endings(self) -> frozenset[str]:
+        """`ocr` of `monkeyocr`, `tts` of `indextts`, `embed` of `coderankembed`, `coder` of `deepcoder`."""
+        found = (_ENDING.fullmatch(word) for word in self.words if word not in _NO_ENDING)
+        return frozenset(match[1] for match in found if match)
 
 
 _SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)(?:/.*)?$")
@@ -46,14 +52,18 @@ _HOST = re.compile(r"^(?:www\.)?(?:hf\.co|huggingface\.co|modelscope\.cn/models|
 _REVISION = re.compile(r"/(?:tree|resolve|blob)/[^/]+(?=/|$)")
 _GGUF_PART = re.compile(r"-\d{5}-of-\d{5}$")
 _GGUF_TAG = re.compile(r"(?:ud|i1)?-?((?:i?q|tq)\d(?:_[0-9a-z]+)*)")
-_GGUF_END = re.compile(r"[-._](?:ud-|i1-)?((?:iq|q|tq)\d_[0-9a-z]+(?:_[0-9a-z]+)*)$")
+_GGUF_END = re.compile(r"[-._](?:ud-|i1-)?((?:iq|q|tq)\d_[0-9a-z]+(?:_[0-9a-z]+)*)(?:[-._]gguf)?$")
 _NOT_A_NAME = re.compile(
     r"[0-9a-f]{7,64}|snapshots|main|master|model|weights|ggml-model|gguf|pytorch_model|models"
+    r"|summary|files|readme\.md|[a-z_.]+\.json"
 )
 _WEIGHT_FILE = (".gguf", ".safetensors", ".bin")
 _VERSIONED = re.compile(r"([a-z]{2,})(\d+(?:\.\d+)*)([a-z]*)")
 _SIZE_AFTER = re.compile(r"(\d)_(?=\d+(?:\.\d+)?[bm](?![a-z0-9]))")
 _SPACED = re.compile(r"[a-z]_\d|\d_[a-z]")
+_ENDING = re.compile(r"[a-z0-9]+?(asr|tts|ocr|vlm|embed|rerank|reranker|colbert|coder)")
+"""The kinds that houses write without a hyphen."""
+_NO_ENDING = ("decoder", "encoder", "autoencoder", "recoder", "transcoder", "vocoder", "watts")
 
 
 def take_apart(name: str) -> Segments:
@@ -164,9 +174,12 @@ def read_sizes(segments: Segments) -> Sizes:
     totals: list[int] = []
     trillions: list[int] = []
     active: int | None = None
+    estimate: float | None = None
     for word, following in zip(words, (*words[1:], ""), strict=False):
         if match := _SIZE.fullmatch(word):
             value = _number(match[1], _UNITS[match[2]])
+            if not value:
+                continue
             if _EXPERT_COUNT.fullmatch(following):
                 active = value  # 17B-16E: 17 active, 16 experts
             elif match[2] == "t":
@@ -177,8 +190,7 @@ def read_sizes(segments: Segments) -> Sizes:
             totals.append(_number(f"{match[1]}.{match[2]}", _BILLION))
         elif match := _EXPERTS.fullmatch(word):
             dense = float(match[2])
-            total = round(dense * (1 + EXPERT_SHARE * (int(match[1]) - 1)), 1)
-            return Sizes(_number(str(total), _BILLION), active, is_estimate=True)
+            estimate = round(dense * (1 + EXPERT_SHARE * (int(match[1]) - 1)), 1)
         elif match := _ACTIVE.fullmatch(word):
             active = _number(match[1], _UNITS[match[2]])
         elif match := _EFFECTIVE.fullmatch(word):
@@ -189,6 +201,8 @@ def read_sizes(segments: Segments) -> Sizes:
     if not totals:
         new = [piece for piece in segments.pieces if piece not in words]
         totals = [_number(match[1], _BILLION) for piece in new if (match := _GLUED.fullmatch(piece))]
+    if estimate is not None and not totals:
+        return Sizes(_number(str(estimate), _BILLION), active, is_estimate=True)
     sizes = totals or trillions
     return Sizes(max(sizes) if sizes else None, active)
 
@@ -213,9 +227,16 @@ def read_context(segments: Segments) -> tuple[str, int] | None:
             if word in _CONTEXT_MILLIONS:
                 return word, value * 1024 * 1024
         elif value <= 4096:
-            # 128k is 131072, 200k is 200000: a power of two is meant in binary.
-            return word, value * 1024 if value & (value - 1) == 0 else value * 1000
+            return word, _thousands(value)
     return None
+
+
+def _thousands(value: int) -> int:
+    """128k is 131072 and so is 131k, 200k is 200000: what begins a power of two stands for it."""
+    if value & (value - 1) == 0:
+        return value * 1024
+    binary = 1 << (value * 1000).bit_length()
+    return binary if binary // 1000 == value else value * 1000
 
 
 # -- quantization ----------------------------------------------------------------------------------
@@ -223,23 +244,30 @@ def read_context(segments: Segments) -> tuple[str, int] | None:
 _METHODS = (
     "gptq", "awq", "bnb", "hqq", "exl2", "exl3", "autoround", "aqlm", "nvfp4", "mxfp4", "mxfp8", "fp8", "fp4",
 )  # fmt: skip
-_BITS = re.compile(r"[1-8]bit|int[2-8]|w\d{1,2}a\d{1,2}|q[2-8]|bf16|fp16|f16|fp32|f32|16bit")
+_BITS = re.compile(
+    r"[1-8]bit|int[2-8]|w\d{1,2}a\d{1,2}|q[2-8]|\d(?:\.\d{1,2})?bpw|bf16|fp16|f16|fp32|f32|16bit"
+)
+_BITS_AND_MORE = re.compile(r"([1-8]bit)(?:s|gs\d+)")
+"""`4bits`, `4bitgs64`."""
 _ALIASES: Final = {"f16": "fp16", "f32": "fp32", "bitsandbytes": "bnb", "16bit": "bf16"}
+_FLOATS = ("nvfp4", "mxfp4", "mxfp8", "fp8", "fp4")
 _MLX_ORGS = ("mlx-community",)
 
 
 def read_quantization(segments: Segments) -> str | None:
     """`awq-int4`, `mlx-4bit`, `gguf-q4_k_m`, `fp8` …; None: the name says nothing, which proves nothing."""
+    if "unquantized" in segments.words:
+        return None  # google/gemma-3-4b-it-qat-q4_0-unquantized: trained for what it is not stored in
     if segments.gguf is not None:
         return f"gguf-{segments.gguf}"
-    words = [_ALIASES.get(word, word) for word in segments.words[1:]]
+    words = [_ALIASES.get(word, _BITS_AND_MORE.sub(r"\1", word)) for word in segments.words[1:]]
     if segments.is_gguf:
-        plain = next((word for word in words if _BITS.fullmatch(word) and word != "gguf"), None)
+        plain = next((word for word in words if _BITS.fullmatch(word) or word == "mxfp4"), None)
         return f"gguf-{plain}" if plain else "gguf"
     method = next((word for word in words if word in _METHODS), None)
     bits = next((word for word in words if _BITS.fullmatch(word)), None)
     is_mlx = segments.org in _MLX_ORGS or "mlx" in segments.all
-    if bits and bits.endswith("bit") and is_mlx:
+    if bits and bits.endswith("bit") and is_mlx and method not in _FLOATS:
         return f"mlx-{bits}"
     if method == "fp4" and segments.org == "nvidia":
         return "nvfp4"  # so NVIDIA names them

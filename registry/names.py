@@ -98,6 +98,8 @@ class NameFacts:
 
 
 _POOLING = frozenset({Capability.EMBED, Capability.RERANK, Capability.CLASSIFY})
+_REMADE = frozenset({Capability.EMBED, Capability.RERANK, Capability.TRANSCRIBE, Capability.SPEAK})
+_CHATS_OF_PICTURES = frozenset({Capability.GENERATE, Capability.VISION})
 _CHAT_ONLY = frozenset({Capability.TOOL_USE, Capability.REASONING})
 
 
@@ -127,7 +129,11 @@ def parse_name(name: str, table: FamilyTable) -> NameFacts:
     sizes = _sizes(segments, written, row)
     capabilities = _capabilities(segments, has, stage, row=row, variants=variants, table=table)
     is_pooling = bool(capabilities and capabilities & _POOLING)
-    context, context_source = _context(segments, row, variants, capabilities)
+    # An embedder or recogniser made of a chat family was trained on other lengths than that.
+    is_remade = row is not None and bool((capabilities or frozenset()) & _REMADE - row.can)
+    context, context_source = _context(
+        segments, None if is_remade else row, () if is_remade else variants, capabilities
+    )
     quantization, quantization_source = _quantization(segments, row, variants, table)
     return NameFacts(
         provider=(row.provider if row else None) or table.providers.get(segments.org),
@@ -250,7 +256,7 @@ def _added(segments: Segments, table: FamilyTable) -> frozenset[Capability]:
     for before, word in zip(("", *words), words, strict=False):
         if before not in ("non", "no"):
             added |= table.words.get(word, frozenset())
-    for piece in set(segments.pieces) - set(words):  # `vl2`, `vision2`
+    for piece in (set(segments.pieces) | segments.endings) - set(words):  # `vl2`, `vision2`, `monkeyocr`
         added |= table.words.get(piece, frozenset())
     return frozenset(added)
 
@@ -275,7 +281,7 @@ _PRETRAINED_BY = {"Google": "pt"}
 
 _REPUBLISH = frozenset(
     {"mlx-community", "unsloth", "thebloke", "bartowski", "lmstudio-community", "casperhansen", "ggml-org"}
-    | {"neuralmagic", "redhatai", "nousresearch"}
+    | {"neuralmagic", "redhatai", "nousresearch", "huggyllama"}
 )
 """Organisations that convert and quantise what others publish, under its name."""
 
@@ -289,11 +295,12 @@ def _stage(segments: Segments, row: Family | None, table: FamilyTable) -> str | 
     for stage in ("reasoning", "instruct", "base"):
         if stage in said:
             return stage
-    # Ollama's bare tags are the instructed models, and who tunes a base model need not say for what.
-    own = not segments.tag and (
-        not segments.org or segments.org in table.providers or segments.org in _REPUBLISH
-    )
-    return "base" if row is not None and row.bare_is_base and own else None
+    # Without an organisation it is a name of Ollama's, whose bare names are the instructed models; and who
+    # tunes another house's base model need not say for what.
+    if row is None or not row.bare_is_base or segments.tag:
+        return None
+    own = table.providers.get(segments.org) == row.provider or segments.org in _REPUBLISH
+    return "base" if own else None
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -322,7 +329,7 @@ def _context(
         return exact or said[1], "name"
     context = given[-1].context if given else row.context if row else None
     source = "name (its family)"
-    if context is None and "vl" in segments.all and capabilities and Capability.VISION in capabilities:
+    if context is None and "vl" in segments.all and (capabilities or frozenset()) >= _CHATS_OF_PICTURES:
         return _VL_CONTEXT, "name (a vision-language model takes at least this)"
     return context, source if context is not None else "name"
 
