@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -99,10 +101,32 @@ UPSTREAM: Final = Endpoint("/upstream/{id}", frozenset(), document=False)
 """Whatever a model's server has, by any method: `/upstream/<id>/…`."""
 _UPSTREAM_BEGINS: Final = "/upstream/"
 
+KEPT_RESPONSE: Final = Endpoint("/v1/responses/{id}", GENERATES, Protocol.RESPONSES, document=False)
+"""A response that the engine has which made it."""
+_KEPT_RESPONSE: Final = re.compile(r"(?:/v1)?/responses/([A-Za-z0-9._-]{1,128})(/cancel|/input_items)?")
+_KEPT_BY: Final[Mapping[str | None, frozenset[str]]] = {
+    None: frozenset({"GET", "DELETE"}),
+    "/cancel": frozenset({"POST"}),
+    "/input_items": frozenset({"GET"}),
+}
 
-def special_endpoint(path: str) -> Endpoint | None:
-    """The endpoint whose path names what it is about; None for any other *path* (without a query)."""
-    return UPSTREAM if path.startswith(_UPSTREAM_BEGINS) and path != _UPSTREAM_BEGINS else None
+
+def special_endpoint(path: str, method: str | None = None) -> Endpoint | None:
+    """The endpoint whose path names what it is about; None for any other *path* (without a query).
+
+    None too for a *method* that it does not take; of an unset one nothing is asked.
+    """
+    if path.startswith(_UPSTREAM_BEGINS):
+        return UPSTREAM if path != _UPSTREAM_BEGINS else None
+    match = _KEPT_RESPONSE.fullmatch(path)
+    return KEPT_RESPONSE if match and (method is None or method in _KEPT_BY[match[2]]) else None
+
+
+def kept_response(path: str) -> tuple[str, str]:
+    """(id of the response, path an engine has it under) for a path of that endpoint."""
+    match = _KEPT_RESPONSE.fullmatch(path)
+    assert match is not None  # a path of that endpoint
+    return match[1], f"/v1/responses/{match[1]}{match[2] or ''}"
 
 
 def below_upstream(path: str) -> str:

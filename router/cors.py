@@ -18,7 +18,7 @@ MAX_AGE = 7200
 """Seconds a browser may remember our leave: the most that Chromium takes."""
 
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
-_METHODS = "GET, POST, OPTIONS"
+_METHODS = "GET, POST, DELETE, OPTIONS"
 _EXPOSED = b"x-request-id, retry-after, x-should-retry"
 
 

@@ -44,10 +44,9 @@ class Exchange(Special):
     """A request and its answer. Once `over`, nothing of it is held anywhere."""
 
     __slots__ = (
-        "_beats", "_charged_model", "_first_byte_due", "_id_line", "_patience_due", "_paused", "_pieces",
-        "_plan", "_reach", "_relay", "_up", "_whole_due", "buffer", "bytes_out", "charged", "endpoint",
-        "face", "first_byte_at", "head", "holder", "lease", "leased_at", "over", "own", "received",
-        "request_id", "retried", "shared", "side", "started", "status",
+        "_beats", "_charged_model", "_first_byte_due", "_id_line", "_patience_due", "_paused", "_relay",
+        "_up", "_whole_due", "buffer", "bytes_out", "charged", "endpoint", "face", "first_byte_at", "head",
+        "holder", "over", "own", "received", "request_id", "retried", "shared", "side", "started", "status",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, side: ClientSide, head: RequestHead) -> None:
@@ -174,7 +173,7 @@ class Exchange(Special):
             first, relay = outgoing.to_control(shared, head, size, id_line, own)
             side.deadline = NEVER  # the control app has deadlines of its own
         else:
-            first, relay = outgoing.to_engine(shared, head, planned, lease, size, id_line, own)
+            first, relay = outgoing.to_engine(self, planned, lease, size, id_line)
             if relay.as_it_is:
                 relay.expected = up.last_head
             if planned.keep_alive is not None:

@@ -11,7 +11,7 @@ import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from registry.capability import ENDPOINTS, TUNNELS, Endpoint, Protocol, special_endpoint
+from registry.capability import ENDPOINTS, TUNNELS, UPSTREAM, Endpoint, Protocol, special_endpoint
 from router.head_cache import Shape
 from router.openai import FACES
 from router.ports import Refusal
@@ -201,7 +201,9 @@ def _conclude(head: RequestHead) -> None:
     elif head.method == b"POST":
         head.endpoint = ENDPOINTS.get(head.path)
     if head.endpoint is None:
-        head.endpoint = special_endpoint(head.path)
+        head.endpoint = special_endpoint(head.path, head.verb)
+        if head.wants_websocket and head.endpoint is not UPSTREAM:
+            head.endpoint = None
         head.special = head.special or head.endpoint is not None
     if head.endpoint is not None:
         head.face = FACES[head.endpoint.protocol]

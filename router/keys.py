@@ -61,14 +61,14 @@ _STATIC: Final = re.compile(r"/static/[A-Za-z0-9_-][A-Za-z0-9._-]*")
 def need_of(path: str) -> Need:
     """What *path* (without a query) asks of its caller; a path nobody thought of asks for the admin scope.
 
-    Below `/v1/` and `/models/` there is nothing an administrator has to himself, so that a program that tries
-    an endpoint we lack reads "not found" there and not "forbidden". The control app asks again about the
-    route it really takes, so nothing is won by a path that is read in two ways.
+    Below `/v1/`, `/models/` and `/responses/` there is nothing an administrator has to himself, so that a
+    program that tries an endpoint we lack reads "not found" there and not "forbidden". The control app asks
+    again about the route it really takes, so nothing is won by a path that is read in two ways.
     """
     need = NEEDS.get(path)
     if need is not None:
         return need
-    if path.startswith(("/v1/", "/models/")):
+    if path.startswith(("/v1/", "/models/", "/responses/")):
         return Need.READ
     return Need.NOTHING if _STATIC.fullmatch(path) else Need.ADMIN
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from router.heads import RequestHead, control_head, engine_head, free_head, tunnel_head
+from router.kept import Kept, ResponseRelay
 from router.plan import Plan
 from router.ports import Lease
 from router.relay import Relay
 from router.shared import Shared
+
+if TYPE_CHECKING:
+    from router.exchange import Exchange
 
 
 def to_control(
@@ -20,11 +26,16 @@ def to_control(
 
 
 def to_engine(
-    shared: Shared, head: RequestHead, planned: Plan, lease: Lease, size: int, id_line: bytes, own: bytes
+    exchange: Exchange, planned: Plan, lease: Lease, size: int, id_line: bytes
 ) -> tuple[bytes, Relay]:
     """For the engine of *lease*."""
-    route = planned.route
-    relay = Relay(shared.engine_heads, model=route.model, face=head.face, minor=head.minor, own=own)
+    shared, head, route = exchange.shared, exchange.head, planned.route
+    if planned.makes_response:
+        relay = _response_relay(exchange, planned, lease)
+    else:
+        relay = Relay(
+            shared.engine_heads, model=route.model, face=head.face, minor=head.minor, own=exchange.own
+        )
     relay.expects_done = route.wire.sends_done
     if planned.shared:
         relay.as_it_is = True
@@ -46,3 +57,14 @@ def to_engine(
         relay.echo = planned.echo()
     first = engine_head(head, (lease.host, lease.port, lease.key, planned.path))
     return b"%b%b\r\ncontent-length: %d\r\n\r\n" % (first, id_line, size), relay
+
+
+def _response_relay(exchange: Exchange, planned: Plan, lease: Lease) -> Relay:
+    """For an answer that the engine may keep."""
+    shared, head, holder = exchange.shared, exchange.head, exchange.holder
+    relay = ResponseRelay(
+        shared.engine_heads, model=planned.route.model, face=head.face, minor=head.minor, own=exchange.own
+    )
+    key = "" if holder is None else holder.key
+    relay.remember(shared.kept, Kept(planned.route, lease.generation, planned.name, key))
+    return relay

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from registry.capability import GENERATES, NO_NEEDS, Endpoint
+from registry.capability import ENDPOINTS, GENERATES, NO_NEEDS, Endpoint
 from router.call_text import Shapes
 from router.echo import AnswerFilter, ModelEcho
 from router.edits import NO_EDITS
@@ -43,6 +43,8 @@ class Plan:
     """Seconds that the model is to stay after it; None: it does not say."""
     method: bytes = b""
     """The client's own, where it need not be POST: the head for the engine is made for this request alone."""
+    makes_response: bool = False
+    """Its engine may keep the answer: who has it is remembered."""
     raw: bool = False
     """The answer is not touched, not even an error."""
     shared: bool = False
@@ -71,6 +73,7 @@ class _Request:
     asked: Asked
 
 
+RESPONSES: Final = ENDPOINTS["/v1/responses"]
 _TOOL_FIELDS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 _BUSY: Final = frozenset({"queue_full", "wait_timeout", "buffer_full"})
 _BUSY_STATUSES: Final = frozenset({429, 503})
@@ -170,7 +173,7 @@ def _fitted(route: Route, request: _Request, name: str, others: Others | None = 
     plain = plain and wire.calls is None and name == wire.served_name and asked.keep_alive is None
     planned = Plan(
         route, path.encode() + request.head.query, asked.stream and endpoint.streams, name,
-        others=others, tools=tools, keep_alive=keep_alive,
+        others=others, tools=tools, keep_alive=keep_alive, makes_response=endpoint is RESPONSES,
         shared=plain and not request.head.query and others is None,
     )  # fmt: skip
     return planned, pieces

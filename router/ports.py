@@ -160,6 +160,10 @@ class Upstreams(Protocol):
         """A lease on a ready instance with a free slot, or None. A dict lookup and a counter."""
         ...
 
+    def lease_of(self, route: Route, generation: int) -> Lease | None:
+        """A lease on that incarnation, whether it has a free slot or not; None if it is gone, or is going."""
+        ...
+
     async def lease(
         self, route: Route, *, timeout: float | None = None, request: str = "", priority: int = 0
     ) -> Lease:

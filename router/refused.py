@@ -78,11 +78,8 @@ def websocket() -> Refusal:
 
 
 def not_by_session() -> Refusal:
-    """401: the path of an engine, asked by a browser that is logged in."""
-    message = (
-        "a session of the status page is not enough here, because pages of the engine's could use it: "
-        "send a key of the admin scope as `Authorization: Bearer KEY`"
-    )
+    """401: a browser that is logged in asks an engine."""
+    message = "a session of the status page asks no engine: send a key as `Authorization: Bearer KEY`"
     return Refusal(401, "missing_api_key", message, "authentication_error")
 
 
@@ -98,6 +95,24 @@ def path_not_passed(model: str, path: str) -> Refusal:
 def slash_missing(target: str) -> Refusal:
     """307: to the page that relative links of an engine's start from."""
     return Refusal(307, "slash_missing", f"it is at {target[:200]}", headers=(("location", target),))
+
+
+def response_unknown(response: str) -> Refusal:
+    """404: nobody here is known to have it, or it is another key's."""
+    message = (
+        f"no response {response[:128]!r} is known here: it was made with another key, or before this daemon"
+        " started, or too many have been made since; send the conversation again"
+    )
+    return Refusal(404, "response_not_found", message, param="response_id")
+
+
+def response_gone(response: str, model: str) -> Refusal:
+    """404: the process that had it has ended."""
+    message = (
+        f"the engine of {model} that made {response[:128]!r} has stopped since, and its responses with it; "
+        "nothing was started for it: send the conversation again"
+    )
+    return Refusal(404, "response_gone", message, param="response_id")
 
 
 def method_unsupported(method: str) -> Refusal:

@@ -13,6 +13,7 @@ from router.answer_head import AnswerHead, parse_answer_head, parse_engine_head
 from router.cors import Cors
 from router.head_cache import HeadCache
 from router.heads import RequestHead, parse_request_head
+from router.kept import KeptResponses
 from router.limits import BodyBudget, BufferStore
 from router.ports import (
     Authorizer,
@@ -90,7 +91,7 @@ class Shared:
     __slots__ = (
         "_idle", "authorizer", "budget", "buffers", "connections_of", "control", "control_heads", "cors",
         "counters", "directory",
-        "drains", "engine_heads", "limits", "now", "pool", "recorder", "refusals", "request_heads",
+        "drains", "engine_heads", "kept", "limits", "now", "pool", "recorder", "refusals", "request_heads",
         "request_id", "spawn", "stranger", "upstreams", "wheel",
     )  # fmt: skip
 
@@ -114,6 +115,7 @@ class Shared:
         self.budget = BodyBudget(total=limits.buffered_bytes_total, per_model=limits.buffered_bytes_per_model)
         self.buffers = BufferStore()
         self.counters = Counters()
+        self.kept = KeptResponses()
         fields = limits.header_count
         self.request_heads: HeadCache[RequestHead] = HeadCache(partial(parse_request_head, max_fields=fields))
         self.engine_heads: HeadCache[AnswerHead] = HeadCache(parse_engine_head)

@@ -39,6 +39,14 @@ class FleetUpstreams:
             return self._endpoints.lease(model)
         return self._lease_now(model.id)
 
+    def lease_of(self, route: Route, generation: int) -> Lease | None:
+        """See `router.ports.Upstreams`."""
+        model = route.handle
+        assert isinstance(model, Model), "routes are made by CatalogDirectory"
+        if model.endpoint is not None:
+            return self._endpoints.lease(model)
+        return self._supervisor.pool.lease_of(model.id, generation)
+
     def standing(self, model: Model) -> Standing:
         """How soon *model* can answer. Takes no picture of the fleet: it is asked for many models at once."""
         if model.endpoint is not None:
@@ -86,6 +94,10 @@ class RetiredUpstreams:
         """On running servers only: the successor has to be asked for the others."""
         model: Any = route.handle
         return self._endpoints.lease(model) if model.endpoint is not None else None
+
+    def lease_of(self, route: Route, generation: int) -> Lease | None:
+        """On running servers only: the book of responses is not handed over."""
+        return self.lease_now(route)
 
     async def lease(
         self, route: Route, *, timeout: float | None = None, request: str = "", priority: int = 0

@@ -134,6 +134,14 @@ class Pool:
             return None
         return InstanceLease(instance, self)
 
+    def lease_of(self, model: ModelId, generation: int) -> InstanceLease | None:
+        """A lease on that incarnation of *model*, also beyond its slots: for a short word about work it has
+        already. None when it is not, or no longer, ready."""
+        instance = self._ready.get(model)
+        if instance is None or instance.child is None or instance.child.record.pid != generation:
+            return None
+        return InstanceLease(instance, self)
+
     # -- the slow path -----------------------------------------------------------------------------
 
     def ask(

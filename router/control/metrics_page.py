@@ -28,7 +28,8 @@ PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference" / "metr
 
 LABELS: Final = {
     "model": "id of the model; `other` for a name that is no model, and for requests that named none",
-    "endpoint": "inference path with its version (`/v1/chat/completions`); `control` for everything else",
+    "endpoint": "inference path with its version (`/v1/chat/completions`), `/upstream/{id}`, "
+    "`/v1/responses/{id}`; `control` for everything else",
     "outcome": "how the request ended; `upstream_failed` is cut by the engine, `abandoned` given up by us",
     "code": "of `modelyard_requests_total` the HTTP status (499: the client left before one was sent); of "
     "`modelyard_refusals_total` the [error code](errors.md)",

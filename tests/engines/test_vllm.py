@@ -20,6 +20,7 @@ import pytest
 from config.vocabulary import EngineName
 from tests.support.eventually import eventually
 from tests.support.real_engines import (
+    NO_END,
     QUESTIONS,
     YARD,
     YARD_SOURCE,
@@ -47,6 +48,7 @@ ENTRY = {
     "aliases": ["gpt-4o-mini"],
     "dtype": "bfloat16",
     "max_model_len": 1024,
+    "env": {"VLLM_ENABLE_RESPONSES_API_STORE": "1"},
 }
 EMBEDDER = "minilm"
 
@@ -236,6 +238,27 @@ def test_a_killed_resource_tracker_harms_nobody(client: openai.OpenAI, daemon: R
     assert ask(client, YARD, "What is modelyard?")
     assert httpx.post(f"{daemon.url}/api/models/{YARD}/unload", timeout=60).status_code == 200
     assert not [name for name, process in members.items() if alive(process)]
+
+
+def test_a_kept_response_is_asked_of_the_process_that_made_it(
+    client: openai.OpenAI, daemon: RunningDaemon
+) -> None:
+    question, expected = next(iter(QUESTIONS.items()))
+    made = client.responses.create(model=YARD, input=question, background=True, temperature=0)
+    eventually(lambda: client.responses.retrieve(made.id).status == "completed", within=60)
+    assert client.responses.retrieve(made.id).output_text.strip() == expected.strip()
+    with client.responses.create(model=YARD, input=question, stream=True, store=True) as events:
+        streamed = next(event.response for event in events if event.type == "response.created")
+    assert client.responses.retrieve(streamed.id).id == streamed.id
+    long = {"logit_bias": NO_END, "max_output_tokens": 900}
+    slow = client.responses.create(model=YARD, input=question, background=True, extra_body=long)
+    assert client.responses.cancel(slow.id).status == "cancelled"
+    with pytest.raises(openai.NotFoundError, match="is known here"):
+        client.responses.retrieve("resp_nobodys")
+    assert httpx.post(f"{daemon.url}/api/models/{YARD}/unload", timeout=60).status_code == 200
+    with pytest.raises(openai.NotFoundError, match="has stopped since"):
+        client.responses.retrieve(made.id)
+    assert daemon.model(YARD)["state"] == "stopped", "a lookup starts nothing"
 
 
 def test_a_stop_during_the_boot_is_not_lost(daemon: RunningDaemon) -> None:

@@ -61,6 +61,21 @@ def test_a_warm_request_gets_its_lease_at_once() -> None:
     assert fleet.supervisor.lease_now(A) is not None
 
 
+def test_a_word_about_work_it_has_needs_no_free_slot_but_that_very_process() -> None:
+    fleet = Fleet((make_model("a", concurrency=1),))
+    pool = fleet.supervisor.pool
+    assert pool.lease_of(A, 1) is None, "nothing is started for it"
+    assert fleet.state("a") == "stopped"
+    fleet.request("a")
+    fleet.advance(5)
+    pid = fleet.child("a").record.pid
+    assert fleet.supervisor.lease_now(A) is None, "its slot is taken"
+    lease = pool.lease_of(A, pid)
+    assert lease is not None
+    lease.release("served")
+    assert pool.lease_of(A, pid + 1) is None
+
+
 def test_an_idle_instance_makes_room_and_starts_only_when_the_memory_is_back() -> None:
     fleet = Fleet(
         (make_model("a", size=15 * GIB), make_model("b", size=15 * GIB)), fake=FakeWorld(budget=20 * GIB)

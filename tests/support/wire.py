@@ -102,6 +102,9 @@ class FakeUpstreams:
     def lease_now(self, route: Route) -> Lease | None:
         return self._new() if self.ready and route.model not in self.broken else None
 
+    def lease_of(self, route: Route, generation: int) -> Lease | None:
+        return self._new() if generation == self.generation else None
+
     async def lease(
         self, route: Route, *, timeout: float | None = None, request: str = "", priority: int = 0
     ) -> Lease:
