@@ -286,7 +286,7 @@ class LimitsConfig(Section):
     buffered_bytes_total: Size = 1024 * 2**20
     """Bodies held in all."""
     connections: int = Field(default=4096, ge=1)
-    """Client connections at once."""
+    """Client connections at once, those that are still in their TLS handshake included."""
     connections_per_client: int = Field(default=1024, ge=1)
     """Of these, by one address: a quarter, so that one client cannot shut out the others. Behind a reverse
     proxy all clients have one address: raise it to `connections`."""

@@ -8,14 +8,13 @@ import ssl
 from collections.abc import Collection, Sequence
 
 from router.connection import FrontConnection
+from router.handshake import Handshake, SecureConnection, SecureListener
 from router.ports import FrontLimits
 from router.shared import Counters, FrontPorts, Shared
 from router.wheel import Wheel
 
 BACKLOG = 4096
 """Connections the kernel holds for us: a burst of clients at start."""
-HANDSHAKE_SECONDS = 10.0
-"""A client that has not got through TLS by then is gone."""
 RETIRE_IDLE = 30.0
 """Longer than clients keep a connection that they do not use (httpx 5 s, undici 4 s, aiohttp 15 s): whoever
 closes first while the other sends loses a request, so it had better not be us."""
@@ -32,6 +31,8 @@ class Front:
         self.shared = Shared(ports, limits or FrontLimits(), self.wheel)
         self.wheel.watch(self.shared.pool)
         self._connections: set[FrontConnection] = set()
+        self._handshakes: set[Handshake] = set()
+        self._secure: list[SecureListener] = []
         self._servers: list[asyncio.Server] = []
 
     def __repr__(self) -> str:
@@ -64,34 +65,51 @@ class Front:
         (0: any free one)."""
         loop = asyncio.get_running_loop()
         if sockets:
-            started = [await self._serve(sock, tls if sock in secure else None) for sock in sockets]
+            started = [await self._serve(sock) for sock in sockets if sock not in secure]
+            for sock in secure:
+                assert tls is not None  # who listens for it has it
+                self._serve_securely(sock, tls)
         else:
             started = [await loop.create_server(self.connection, host or "127.0.0.1", port, backlog=BACKLOG)]
         self._servers += started
         return started
 
-    async def _serve(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+    async def _serve(self, sock: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         if sock.family == socket.AF_UNIX:
             return await loop.create_unix_server(self.connection, sock=sock, backlog=BACKLOG)
-        within = HANDSHAKE_SECONDS if tls is not None else None
-        return await loop.create_server(
-            self.connection, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=within
-        )
+        return await loop.create_server(self.connection, sock=sock, backlog=BACKLOG)
+
+    def _serve_securely(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
+        def made(handshake: Handshake) -> SecureConnection:
+            return SecureConnection(self.shared, self._connections, handshake)
+
+        def accepted(client: socket.socket, address: str) -> None:
+            Handshake(self.shared, self._handshakes, client, address).begin(tls, made)
+
+        sock.listen(BACKLOG)
+        self._secure.append(SecureListener(sock, accepted))
 
     def retire(self) -> None:
         """Stop accepting: another process listens on the same sockets. Who is connected may ask once more, is
         told to close, and is not kept waiting for a request for longer than `RETIRE_IDLE` seconds."""
-        for server in self._servers:
-            server.close()
+        self._stop_accepting()
         for connection in self._connections:
             connection.retire(RETIRE_IDLE)
+        for handshake in self._handshakes:
+            handshake.retire(RETIRE_IDLE)
+
+    def _stop_accepting(self) -> None:
+        for server in self._servers:
+            server.close()
+        for listener in self._secure:
+            listener.close()
 
     async def empty(self, limit: float) -> None:
         """Wait until nobody is connected, for at most *limit* seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
-        while self._connections and loop.time() < deadline:
+        while (self._connections or self._handshakes) and loop.time() < deadline:
             moment: asyncio.Future[None] = loop.create_future()
             loop.call_later(LOOK_EVERY, moment.set_result, None)
             await moment
@@ -99,8 +117,9 @@ class Front:
     async def close(self, grace: float) -> None:
         """Stop accepting, let answers end for up to *grace* seconds, then end the rest with
         `shutting_down`."""
-        for server in self._servers:
-            server.close()
+        self._stop_accepting()
+        for handshake in list(self._handshakes):
+            handshake.abort()
         for connection in list(self._connections):
             connection.shutdown()
         await self.shared.idle(grace)

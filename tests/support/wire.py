@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -311,9 +312,12 @@ class World:
         (server,) = await self.front.start()
         self.port = server.sockets[0].getsockname()[1]
 
-    async def client(self, *, limit: int = 2**22) -> RawClient:
+    async def client(
+        self, *, limit: int = 2**22, port: int | None = None, tls: ssl.SSLContext | None = None
+    ) -> RawClient:
         """A fresh client connection."""
-        client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port, limit=limit))
+        opened = await asyncio.open_connection("127.0.0.1", port or self.port, limit=limit, ssl=tls)
+        client = RawClient(*opened)
         self._clients.append(client)
         return client
 
