@@ -105,6 +105,10 @@ def chosen(name: str, engine: EngineName = VLLM) -> tuple[str | None, str | None
         ("openai/gpt-oss-20b", "openai", "openai_gptoss"),
         ("microsoft/Phi-4-mini-instruct", "phi4_mini_json", None),
         ("MiniMaxAI/MiniMax-M2.5", "minimax_m2", "minimax_m2"),
+        ("moonshotai/Kimi-K2.6", "kimi_k2", "kimi_k2"),
+        ("zai-org/GLM-5.3-Flash", "glm47", "glm47"),
+        ("tencent/Hy3-preview", "hy_v3", "hy_v3"),
+        ("ibm-granite/granite-20b-functioncalling", "granite-20b-fc", None),
         # What nobody knows.
         ("somebody/something-7b", None, None),
         ("Qwen/Qwen3-8B-Base", None, None),
@@ -125,6 +129,10 @@ def test_parsers_of_vllm_by_name(name: str, tools: str | None, reasoning: str | 
         ("microsoft/Phi-4-mini-instruct", None, None),
         ("mlx-community/Qwen3-8B-4bit", "hermes", "qwen3"),
         ("google/gemma-3-4b-it", None, None),
+        ("ibm-granite/granite-4.0-h-tiny", "hermes", None),
+        ("ibm-granite/granite-3.3-8b-instruct", "granite", None),
+        ("MiniMaxAI/MiniMax-M2.7", "minimax_m2", "deepseek_r1"),
+        ("poolside/Laguna-XS.2", "poolside_v1", "poolside_v1"),
     ],
 )
 def test_vllm_mlx_has_names_of_its_own(name: str, tools: str | None, reasoning: str | None) -> None:
