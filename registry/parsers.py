@@ -22,11 +22,11 @@ from registry.model import Model
 from registry.name_grammar import take_apart
 
 FILE: Final = Path(__file__).with_name("parsers.yaml")
-FILTERS: Final = ("tags", "tool_code")
+FILTERS: Final = ("tags", "tool_code", "json")
 _ENGINES: Final = (EngineName.VLLM.value, EngineName.VLLM_MLX.value)
 _KEYS: Final = {"match", "tools", "reasoning", "filter"}
 
-CallFormat = Literal["tags", "tool_code"]
+CallFormat = Literal["tags", "tool_code", "json"]
 
 
 class ParsersError(Exception):
@@ -80,31 +80,39 @@ def build_table(data: Any) -> ParserTable:
         raise ParsersError(f"formats: nobody recognises {', '.join(sorted(unknown))}")
     families: dict[tuple[str, ...], Row] = {}
     for row in data["families"]:
-        made = _row(row, str(row.get("match")))
+        made = _row(row, str(row.get("match")), _ENGINES)
         for pattern in row["match"]:
             pieces = tuple(str(pattern).split())
             if not pieces or pieces in families:
                 raise ParsersError(f"{pattern!r} is empty or given twice")
             families[pieces] = made
     return ParserTable(
-        formats={name: _row(row, name) for name, row in data["formats"].items()},
+        formats={
+            name: _row(row, name, (*_ENGINES, EngineName.MLX_LM.value))
+            for name, row in data["formats"].items()
+        },
         families=tuple(sorted(families.items(), key=lambda item: len(item[0]), reverse=True)),
     )
 
 
-def _row(row: Mapping[str, Any], name: str) -> Row:
+def _row(row: Mapping[str, Any], name: str, engines: tuple[str, ...]) -> Row:
     if set(row) - _KEYS:
         raise ParsersError(f"{name}: unknown key {', '.join(sorted(set(row) - _KEYS))}")
     if row.get("filter") not in (None, *FILTERS):
         raise ParsersError(f"{name}: filter is one of {', '.join(FILTERS)}")
-    return Row(_names(row.get("tools"), name), _names(row.get("reasoning"), name), row.get("filter"))
+    tools = _names(row.get("tools"), name, engines)
+    return Row(tools, _names(row.get("reasoning"), name, _ENGINES), row.get("filter"))
 
 
-def _names(value: Mapping[str, Any] | None, name: str) -> dict[str, tuple[str, ...]]:
+def _names(
+    value: Mapping[str, Any] | None, name: str, engines: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
     found = {}
     for engine, parsers in (value or {}).items():
-        if engine not in _ENGINES:
-            raise ParsersError(f"{name}: {engine} takes no parser; engines that do: {', '.join(_ENGINES)}")
+        if engine not in engines:
+            raise ParsersError(
+                f"{name}: {engine} takes no parser here; engines that do: {', '.join(engines)}"
+            )
         found[str(engine)] = (parsers,) if isinstance(parsers, str) else tuple(parsers)
     return found
 
@@ -151,9 +159,8 @@ def _filter(model: Model, engine: EngineName, tools: str | None, row: Row) -> Ca
         return None if said == "off" else said
     if engine in (EngineName.COMMAND, EngineName.ENDPOINT) or Capability.GENERATE not in model.capabilities:
         return None  # what such a server does by itself nobody knows: the operator says
-    if engine is EngineName.MLX_LM and row.tools:
-        return None  # it reads the formats of chat templates by itself
-    return None if tools is not None else row.filter
+    read_by_itself = engine is EngineName.MLX_LM and engine in row.tools
+    return None if tools is not None or read_by_itself else row.filter
 
 
 def _by_names(model: Model, table: ParserTable) -> Row:

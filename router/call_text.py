@@ -23,7 +23,9 @@ MOST_CALL: Final = 64 * 1024
 MOST_DEPTH: Final = 64
 """Brackets inside each other in a call's code: what is read by Python's parser must not exhaust its stack."""
 
-CallFormat = Literal["tags", "tool_code"]
+CallFormat = Literal["tags", "tool_code", "json"]
+Marked = Literal["tags", "tool_code"]
+"""Calls between marks, which are read here; `router.bare_calls` reads `json`."""
 
 Shapes = Mapping[str, Mapping[str, str]]
 """The request's tools: parameters in their order, each with its JSON type ("" where none is said)."""
@@ -50,7 +52,7 @@ class CallText:
 
     __slots__ = ("_closer", "_gap", "_held", "_inside", "_opener", "_read", "_shapes", "calls")
 
-    def __init__(self, call_format: CallFormat, shapes: Shapes) -> None:
+    def __init__(self, call_format: Marked, shapes: Shapes) -> None:
         tags = call_format == "tags"
         self._opener, self._closer = ("<tool_call>", "</tool_call>") if tags else ("```tool_code", "```")
         self._read = _read_tags if tags else _read_code
@@ -142,18 +144,21 @@ def _read_tags(body: str, shapes: Shapes) -> list[Call]:
             value, end = _decode(text)
         except (ValueError, RecursionError):
             raise NoCallError from None
-        found.append(_named(value))
+        found.append(call_of(value))
         text = text[end:].lstrip(" \t\r\n,")
     if not found:
         raise NoCallError
     return found
 
 
-def _named(value: Any) -> Call:
+def call_of(value: Any) -> Call:
+    """The call that an object names. Raises NoCallError."""
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str) or not name:
         raise NoCallError
-    arguments = value.get("arguments", value.get("parameters", {}))
+    arguments = value.get("arguments", value.get("parameters"))
+    if arguments is None:
+        arguments = {}
     return Call(name, arguments if isinstance(arguments, str) else _json(arguments))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from router.bare_calls import BareCalls
 from router.call_text import Call, CallFormat, CallText, Piece, Shapes
 from router.echo import ModelEcho
 from router.ports import Bytes
@@ -36,6 +37,14 @@ def new_call_id() -> str:
     return f"call_{token_hex(12)}"
 
 
+Reader = CallText | BareCalls
+
+
+def reader_of(call_format: CallFormat, shapes: Shapes) -> Reader:
+    """What finds calls of that format in the text of one answer."""
+    return BareCalls(shapes) if call_format == "json" else CallText(call_format, shapes)
+
+
 class ToolCallFilter:
     """Satisfies `router.echo.AnswerFilter` for one answer."""
 
@@ -56,7 +65,7 @@ class ToolCallFilter:
         self._echo = echo
         self._new_id = new_id
         self._held = b""
-        self._texts: dict[int, CallText] = {}
+        self._texts: dict[int, Reader] = {}
         self._last: Json = {}
         """What every event of this answer says, for one that we add."""
         self._through = False
@@ -135,7 +144,7 @@ class ToolCallFilter:
             made[-1]["finish_reason"] = "tool_calls" if text.calls and reason == "stop" else reason
         return made
 
-    def _deltas(self, pieces: list[Piece], text: CallText) -> list[Json]:
+    def _deltas(self, pieces: list[Piece], text: Reader) -> list[Json]:
         """*pieces* as deltas: a call is its name first, then its arguments."""
         made: list[Json] = []
         index = text.calls - sum(isinstance(piece, Call) for piece in pieces)
@@ -150,13 +159,13 @@ class ToolCallFilter:
             index += 1
         return made
 
-    def _text_of(self, choice: Json) -> CallText | None:
+    def _text_of(self, choice: Json) -> Reader | None:
         index = choice.get("index", 0)
         if not isinstance(index, int) or not 0 <= index < MOST_CHOICES:
             return None
         text = self._texts.get(index)
         if text is None:
-            text = self._texts[index] = CallText(self._format, self._shapes)
+            text = self._texts[index] = reader_of(self._format, self._shapes)
         return text
 
     def _ended(self) -> bytes:
@@ -196,7 +205,7 @@ class ToolCallFilter:
         content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(message, dict) or not isinstance(content, str) or message.get("tool_calls"):
             return False
-        text = CallText(self._format, self._shapes)
+        text = reader_of(self._format, self._shapes)
         pieces = text.feed(content) + text.flush()
         calls = [piece for piece in pieces if isinstance(piece, Call)]
         if not calls:

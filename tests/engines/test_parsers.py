@@ -73,21 +73,6 @@ THOUGHTS: Final = {
     "laguna": "tags",
 }
 
-READ_BY_MLX_LM: Final = {
-    "hermes": "json_tools",
-    "qwen3_coder": "qwen3_coder",
-    "gemma4": "gemma4",
-    "functiongemma": "function_gemma",
-    "glm": "glm47",
-    "lfm2": "pythonic",
-    "kimi_k2": "kimi_k2",
-    "longcat": "longcat",
-    "minicpm5": "minicpm5",
-    "minimax_m2": "minimax_m2",
-    "mistral": "mistral",
-}
-"""Formats to the parser that mlx-lm takes for a template that shows them; the others it leaves as text."""
-
 TABLE: Final = parser_table()
 VLLM_MLX, MLX_LM = EngineName.VLLM_MLX, EngineName.MLX_LM
 
@@ -156,13 +141,10 @@ class TestMlxLm:
     def test_it_reads_the_format_that_we_see_in_a_template_or_none(self, name: str) -> None:
         assert tool_format(WRITINGS["templates"][name]) == name
         parser = tried(MLX_LM)["templates"][name]
-        assert parser == READ_BY_MLX_LM.get(name)
+        row = TABLE.formats.get(name)
+        assert ((parser,) if parser else None) == (None if row is None else row.tools.get(MLX_LM))
         if parser is not None:
             assert name in tried(MLX_LM)["tools"][parser]
-
-    def test_what_we_would_filter_it_reads_by_itself(self) -> None:
-        filtered = {name for name, row in TABLE.formats.items() if row.filter is not None}
-        assert filtered <= set(READ_BY_MLX_LM)
 
     def test_every_format_of_the_table_has_a_template(self) -> None:
         assert set(TABLE.formats) <= set(WRITINGS["templates"]) <= set(FORMATS)

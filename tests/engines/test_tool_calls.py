@@ -56,6 +56,7 @@ class Case:
 
 CASES = [
     Case(MLX_LM, QWEN),
+    Case(MLX_LM, LLAMA),
     Case(MLX_LM, MISTRAL),
     Case(MLX_LM, GEMMA_3),
     Case(MLX_LM, GEMMA_4),

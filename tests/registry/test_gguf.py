@@ -42,7 +42,7 @@ def test_a_header_says_what_the_model_is(tmp_path: Path) -> None:
     assert (found.parameters, found.size_bytes) == (409664, path.stat().st_size)
     assert found.kv == KvShape(36, 8, 128)
     assert found.template is not None
-    assert "tools:hermes" in found.template
+    assert "tools:tool_call_tags" in found.template
 
 
 def test_a_folder_of_gguf_files_is_what_the_first_says(tmp_path: Path) -> None:

@@ -33,12 +33,12 @@ from registry.parsers import (
 
 FAMILIES = load_families()
 RECORDED = json.loads((Path(__file__).parent / "data" / "parsers.json").read_text())
-"""What vLLM 0.32 and vllm-mlx 0.6 offer."""
+"""What vLLM 0.32 and vllm-mlx 0.6 offer, and what mlx-lm 0.32 finds by itself."""
 VLLM, VLLM_MLX, MLX_LM = EngineName.VLLM, EngineName.VLLM_MLX, EngineName.MLX_LM
 
 
 def installation(engine: EngineName) -> Installation:
-    said = RECORDED.get(engine.value, {"tools": (), "reasoning": ()})
+    said = {"tools": (), "reasoning": ()} if engine not in (VLLM, VLLM_MLX) else RECORDED[engine.value]
     offer = ParserOffer(frozenset(said["tools"]), frozenset(said["reasoning"]))
     return Installation(engine, "/e", "1", offer)
 
@@ -197,10 +197,32 @@ def filter_of(name: str, engine: EngineName, **options: Any) -> str | None:
 def test_the_filter_is_on_only_where_the_engine_has_no_parser() -> None:
     for engine in (VLLM, VLLM_MLX, MLX_LM):
         assert filter_of("google/gemma-3-4b-it", engine) == "tool_code"
-        assert filter_of("Qwen/Qwen3-8B", engine) is None
         assert filter_of("Qwen/Qwen3-Embedding-8B", engine) is None
         assert filter_of("somebody/something-7b", engine) is None
-    assert filter_of("google/gemma-4-26B-A4B-it", VLLM) is None
+        assert filter_of("google/gemma-4-26B-A4B-it", engine) is None
+    for engine in (VLLM, VLLM_MLX):
+        assert filter_of("Qwen/Qwen3-8B", engine) is None
+        assert filter_of("meta-llama/Llama-3.1-8B-Instruct", engine) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "by_us"),
+    [
+        ("<tool_call>\n{{ tool_call.name }}", None),
+        ("<tool_call>\n{{ tool_call.function.name }}", "tags"),  # json_tools is only chosen for the other one
+        (XML, None),
+        ("[TOOL_CALLS]", None),
+        ("<|tool_call>call:{{ name }}<tool_call|>", None),
+        ("<|python_tag|>", "json"),
+        ('<|start_header_id|>{"name": x, "parameters": y}', "json"),
+    ],
+)
+def test_on_mlx_lm_ours_looks_where_nothing_of_its_own_does(template: str, by_us: str | None) -> None:
+    files = Checkpoint(
+        yes=TOOLS, template=template_features("{{ tools }}" + template), has_chat_template=True
+    )
+    found = choose_parsers(model("somebody/something-7b", files=files), installation(MLX_LM))
+    assert (found.tools, found.filter) == (None, by_us)
 
 
 def test_the_operator_switches_the_filter() -> None:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.bare_calls import BareCalls
 from router.call_text import MOST_CALL, Call, CallFormat, CallText, Piece
+from router.tool_calls import reader_of
 
 SHAPES = {
     "get_weather": {"city": "string", "days": "integer", "metric": "boolean"},
@@ -20,7 +22,7 @@ SHAPES = {
 
 def read(text: str, call_format: CallFormat, *, step: int = 0) -> list[Piece]:
     """The pieces of *text*, fed *step* characters at a time (0: at once), neighbouring texts joined."""
-    found = CallText(call_format, SHAPES)
+    found = reader_of(call_format, SHAPES)
     parts = [text] if not step else [text[at : at + step] for at in range(0, len(text), step)]
     pieces = [piece for part in parts for piece in found.feed(part)] + found.flush()
     joined: list[Piece] = []
@@ -102,6 +104,62 @@ def test_tags(text: str, step: int) -> None:
     assert plain(read(text, "tags", step=step)) == TAGS[text]
 
 
+BARE = {
+    '{"name": "get_weather", "parameters": {"city": "Zürich", "days": 2}}': [
+        call("get_weather", city="Zürich", days=2)
+    ],
+    '\n<|python_tag|>{"name": "now", "parameters": {}}; {"name": "now", "arguments": {"a": {"b": [1]}}}\n': [
+        call("now"),
+        call("now", a={"b": [1]}),
+    ],
+    '{"type": "function", "name": "now", "parameters": {}}\n{"name":"now","parameters":null}': [
+        call("now"),
+        call("now"),
+    ],
+    # Braces in text, opened and never closed, closed and never opened.
+    '{"name": "write_file", "parameters": {"content": "if (x) {\\n"}}': [
+        call("write_file", content="if (x) {\n")
+    ],
+    '{"name": "write_file", "parameters": {"content": "}} {"}};{"name":"now"}': [
+        call("write_file", content="}} {"),
+        call("now"),
+    ],
+    # No calls: text, other objects, tools that nobody offered, what is cut off.
+    'So: {"name": "now", "parameters": {}}': ['So: {"name": "now", "parameters": {}}'],
+    '{"answer": 42}': ['{"answer": 42}'],
+    '{"name": "Ada", "parameters": {}} {"x"': ['{"name": "Ada", "parameters": {}} {"x"'],
+    '{"name": "now", "parameters": {': ['{"name": "now", "parameters": {'],
+    '<|python_tag|>print("x")': ['<|python_tag|>print("x")'],
+    "{": ["{"],
+    "<|pyth": ["<|pyth"],
+    "{ }": ["{ }"],
+    '{"name": "now", "parameters": {}} That is all.': [call("now"), " That is all."],
+}
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 50])
+@pytest.mark.parametrize("text", BARE)
+def test_an_answer_that_is_a_call(text: str, step: int) -> None:
+    assert plain(read(text, "json", step=step)) == BARE[text]
+
+
+def test_an_answer_in_json_flows_on_as_soon_as_it_is_no_call() -> None:
+    found = BareCalls(SHAPES)
+    assert found.feed('{"na') == []
+    assert found.feed('tion": "Oslo') == ['{"nation": "Oslo']
+    assert found.feed('"}') == ['"}']
+    found = BareCalls(SHAPES)
+    assert found.feed('{"name": "Ada"') == []
+    assert found.feed("}") == ['{"name": "Ada"}']
+
+
+def test_an_answer_that_may_be_a_call_is_bounded() -> None:
+    found = BareCalls(SHAPES)
+    begin = '{"name": "write_file", "parameters": {"content": "'
+    assert found.feed(begin) == []
+    assert found.feed("x" * MOST_CALL) == [begin + "x" * MOST_CALL]
+
+
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 50])
 @pytest.mark.parametrize("text", CODE)
 def test_fenced_code(text: str, step: int) -> None:
@@ -140,6 +198,8 @@ def test_white_space_without_end_is_not_kept_without_end() -> None:
                 "</tool_call>",
                 '{"name":"now"}',
                 "```tool_code\n",
+                "<|python_tag|>",
+                "; ",
                 "now()",
                 "\n```",
                 "text ",
@@ -151,7 +211,7 @@ def test_white_space_without_end_is_not_kept_without_end() -> None:
         ),
         max_size=12,
     ).map("".join),
-    st.sampled_from(["tags", "tool_code"]),
+    st.sampled_from(["tags", "tool_code", "json"]),
     st.integers(1, 9),
 )
 def test_how_the_text_is_cut_changes_nothing(text: str, call_format: CallFormat, step: int) -> None:
@@ -163,8 +223,8 @@ def test_how_the_text_is_cut_changes_nothing(text: str, call_format: CallFormat,
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.text(max_size=60), st.sampled_from(["tags", "tool_code"]))
+@given(st.text(max_size=60), st.sampled_from(["tags", "tool_code", "json"]))
 def test_no_text_makes_it_raise(text: str, call_format: CallFormat) -> None:
-    opener = "<tool_call>" if call_format == "tags" else "```tool_code"
-    read(opener + text, call_format)
+    openers = {"tags": "<tool_call>", "tool_code": "```tool_code", "json": '{"name": '}
+    read(openers[call_format] + text, call_format)
     assert "".join(str(piece) for piece in read(text, call_format)) == text

@@ -56,6 +56,16 @@ FILTERED: dict[str, tuple[CallFormat, str, list[tuple[str, dict[str, Any]]]]] = 
         f"{SAID}\n```tool_code\nprint(get_weather('Paris', days=2))\nnow()\n```",
         [("get_weather", CALL), ("now", {})],
     ),
+    "Llama 3.1": (
+        "json",
+        f'<|python_tag|>{{"name": "get_weather", "parameters": {json.dumps(CALL)}}}',
+        [("get_weather", CALL)],
+    ),
+    "Llama 3.2, two calls": (
+        "json",
+        f'{{"name": "get_weather", "parameters": {json.dumps(CALL)}}}; {{"name": "now", "parameters": {{}}}}',
+        [("get_weather", CALL), ("now", {})],
+    ),
 }
 
 FOREIGN = {
@@ -147,7 +157,7 @@ def test_a_document(name: str) -> None:
     assert changed is not None
     answer = ChatCompletion.model_validate_json(changed, strict=True)
     assert calls_of(answer) == calls
-    assert answer.choices[0].message.content == SAID
+    assert (answer.choices[0].message.content or None) == (SAID if SAID in text else None)
     assert answer.choices[0].finish_reason == "tool_calls"
     assert answer.usage is not None
     assert answer.usage.total_tokens == 14
@@ -163,7 +173,7 @@ def test_a_stream(name: str, size: int, cut: int, end_with_text: bool) -> None:
     out = b"".join(filtered.feed(raw[at : at + cut]) for at in range(0, len(raw), cut)) + filtered.flush()
     answer = final(out)
     assert calls_of(answer) == calls
-    assert answer.choices[0].message.content == SAID
+    assert (answer.choices[0].message.content or None) == (SAID if SAID in text else None)
     assert answer.choices[0].finish_reason == "tool_calls"
     assert out.startswith(b": keepalive 1/2\n\n")
     (used,) = [chunk for chunk in chunks(out) if chunk.usage is not None]
