@@ -50,6 +50,9 @@ PREPARED_WITHIN: Final = 120.0
 SERVING_WITHIN: Final = 60.0
 MOST_LISTENERS: Final = 16
 LINE_BYTES: Final = 2**20
+_OURS: Final = b"\n"
+_PASSED: Final = b"p"
+"""Whose the listeners are: a byte that comes with them."""
 
 
 class HandOverError(Exception):
@@ -162,8 +165,12 @@ class Successor:
         *,
         listeners: Sequence[socket.socket],
         lock: int,
+        are_passed: bool = False,
     ) -> Successor:
-        """Start it, hand it the descriptors, and wait until it is prepared. Raises HandOverError."""
+        """Start it, hand it the descriptors, and wait until it is prepared. Raises HandOverError.
+
+        *are_passed*: the listeners are a service manager's.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -179,7 +186,7 @@ class Successor:
                 ours.close()
                 raise HandOverError(f"cannot start {command[0]}: {error}") from error
         given = array.array("i", [lock, *(listener.fileno() for listener in listeners)])
-        ours.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
+        ours.sendmsg([_PASSED if are_passed else _OURS], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)])
         successor = cls(process, await _Line.over(ours))
         await successor._expect("prepared", PREPARED_WITHIN)
         return successor
@@ -286,8 +293,12 @@ class Book:
 class Predecessor:
     """The daemon that leaves, as its successor sees it."""
 
-    def __init__(self, sock: socket.socket, lock: int, listeners: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, sock: socket.socket, lock: int, listeners: Sequence[socket.socket], *, are_passed: bool = False
+    ) -> None:
         self.lock = lock
+        self.are_passed = are_passed
+        """The listeners are a service manager's."""
         self.listeners = tuple(listeners)
         self._sock = sock
         self._line: _Line | None = None
@@ -303,7 +314,7 @@ class Predecessor:
             return None
         sock = socket.socket(fileno=int(number))
         os.set_inheritable(sock.fileno(), False)
-        _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4 * (MOST_LISTENERS + 1)))
+        whose, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4 * (MOST_LISTENERS + 1)))
         descriptors = array.array("i")
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -315,7 +326,7 @@ class Predecessor:
         listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
         for listener in listeners:
             listener.setblocking(False)
-        return cls(sock, descriptors[0], listeners)
+        return cls(sock, descriptors[0], listeners, are_passed=whose == _PASSED)
 
     async def prepared(self) -> Mapping[ModelId, int]:
         """Say that we are, and wait to be told to go: the leases that are out. Raises HandOverError."""

@@ -74,7 +74,11 @@ class Leaving:
         daemon = self._daemon
         log.info("handover_begun", command=again())
         successor = await Successor.start(
-            again(), self._environment, listeners=daemon.listeners, lock=daemon.state.lock
+            again(),
+            self._environment,
+            listeners=daemon.listeners,
+            lock=daemon.state.lock,
+            are_passed=daemon.are_passed,
         )
         # From here on nothing is decided here: there must never be two who do.
         retired = RetiredUpstreams(successor, daemon.endpoints)

@@ -95,9 +95,10 @@ def _remove_stale(path: str) -> None:
     raise OSError("another process listens there")
 
 
-def remove_socket_files(settings: Settings) -> None:
-    """Remove the files that `listening_sockets` made; not after a successor has taken them over."""
-    for address in settings.addresses:
+def remove_socket_files(addresses: Sequence[str]) -> None:
+    """Remove the files that `listening_sockets` made for *addresses*; not after a successor has taken them
+    over."""
+    for address in addresses:
         if address.startswith(UNIX):
             with contextlib.suppress(OSError):
                 Path(address.removeprefix(UNIX)).unlink()

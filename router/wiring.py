@@ -114,7 +114,7 @@ class Daemon:
         )
         self.tasks = TaskScope()
         self.reloading = Reloading(self, origin.read)
-        self._are_passed = False
+        self.are_passed = self._predecessor is not None and self._predecessor.are_passed
         """A service manager opened our sockets, and keeps them."""
 
     @property
@@ -207,7 +207,7 @@ class Daemon:
         """Bound before anything else is touched, so that a taken port costs nothing and says so."""
         inherited = inherited_listeners(os.environ, pid=os.getpid())
         if inherited:
-            self._are_passed = True
+            self.are_passed = True
             addresses = [address_of(listener) for listener in inherited]
             log.info("listeners_inherited", addresses=addresses, configured=self.settings.addresses)
             return inherited
@@ -440,8 +440,8 @@ class Daemon:
         # Together: an instance stops as soon as its last answer is out, and no answer waits for another.
         await asyncio.gather(self.front.close(grace), self.supervisor.shutdown(drain_grace=grace))
         await self._release()
-        if not self._are_passed:
-            remove_socket_files(self.settings)
+        if not self.are_passed:
+            remove_socket_files(self._addresses)
         log.info("daemon_stopped")
 
     def hurry(self) -> None:

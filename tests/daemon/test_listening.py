@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-import trustme
 from openai import DefaultHttpxClient, OpenAI
 
+from tests.support.certificates import issue
 from tests.support.command_line import CommandLine
 from tests.support.eventually import eventually
 from tests.support.running_daemon import RunningDaemon, free_port, scripted
@@ -30,19 +30,6 @@ def folder() -> Iterator[Path]:
     """One whose path is short enough for a socket."""
     with clean_folder() as path:
         yield path
-
-
-def issue(folder: Path, name: str = "localhost") -> tuple[dict[str, str], ssl.SSLContext]:
-    """A certificate for *name* and 127.0.0.1 with its key as `tls:` wants them, and who believes in it."""
-    authority = trustme.CA()
-    made = authority.issue_cert(name, "127.0.0.1")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    key.write_bytes(made.private_key_pem.bytes())
-    key.chmod(0o600)
-    certificate.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return {"certificate": str(certificate), "key": str(key)}, context
 
 
 def subject(port: int, trusting: ssl.SSLContext) -> list[str]:
