@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -207,38 +208,47 @@ def print_models(found: Sequence[Entry]) -> None:
         print("\n".join(narrow_table(rows, width)))
     else:
         terminal.print_table(COLUMNS[:-1], [cells[:-1] for cells in rows])
-    _print_problems(found)
+    if problems := problem_lines(found, width):
+        print("\n".join(("", *problems)))
 
 
 CAN_WIDTH: Final = 24
 """Of capabilities in a narrow table: what is longer goes on below."""
+CAN_WIDTH_BY_STATE: Final = 16
+"""The same beside a column of states: `chat tools think` still is one line."""
 
 
 def narrow_table(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
-    """The lines of a table without engines, and without states where all are the same.
+    """The lines of a table without engines, and without states where all are the same and none is in the way.
 
     An id that is too long has a line of its own.
     """
     headings = ("MODEL", "STATE", "CAN", "CONTEXT", "SIZE")
     cells = [headings, *((r[0], r[1], r[3], r[4], r[5]) for r in rows)]
     states = {r[1] for r in rows}
-    state = max(map(len, states | {"STATE"})) + terminal.GAP if len(states) > 1 else 0
+    is_state_shown = len(states) > 1 or any(r[6] for r in rows)
+    state = max(map(len, states | {"STATE"})) + terminal.GAP if is_state_shown else 0
+    can_width = CAN_WIDTH_BY_STATE if is_state_shown else CAN_WIDTH
     sizes = max(len(cell[4]) for cell in cells)
-    room = width - state - CAN_WIDTH - len("CONTEXT") - sizes - 3 * terminal.GAP
+    room = width - state - can_width - len("CONTEXT") - sizes - 3 * terminal.GAP
     room = max(len("MODEL"), min(room, max(len(cell[0]) for cell in cells)))
     lines: list[str] = []
     for model, said, capabilities, context, size in cells:
-        first, *more = textwrap.wrap(capabilities, CAN_WIDTH) or [""]
+        first, *more = textwrap.wrap(capabilities, can_width) or [""]
         fits = len(model) <= room
         lines += [] if fits else [model]
         start = f"{model if fits else '':<{room}}  {said if state else '':<{state}}"
-        lines.append(f"{start}{first:<{CAN_WIDTH}}  {context:>7}  {size:>{sizes}}")
+        lines.append(f"{start}{first:<{can_width}}  {context:>7}  {size:>{sizes}}")
         lines += [f"{'':<{room + terminal.GAP + state}}{line}" for line in more]
     return lines
 
 
-def _print_problems(found: Sequence[Entry]) -> None:
-    """Why models cannot be served: each reason once, with the models that it is true of."""
+MOST_NAMED: Final = 8
+"""Of models in one reason: of more only the number is said, for the table shows which they are."""
+
+
+def problem_lines(found: Sequence[Entry], width: int) -> list[str]:
+    """Why models cannot be served: how many, then each reason once with the models that it is true of."""
     by_reason: dict[str, list[str]] = {}
     for entry in found:
         problem = problem_of(entry)
@@ -246,8 +256,18 @@ def _print_problems(found: Sequence[Entry]) -> None:
             model = terminal.text(entry.get("id"))
             reason = problem.removeprefix(f"{model}: ").removeprefix(f"{model} ")
             by_reason.setdefault(reason, []).append(model)
+    if not by_reason:
+        return []
+    lines = [f"{sum(map(len, by_reason.values()))} of {len(found)} models cannot be served here:"]
     for reason, names in by_reason.items():
-        print(f"\n{', '.join(names)}:\n  {reason}" if len(names) > 1 else f"\n{names[0]}: {reason}")
+        who = ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} models"
+        # A command stays on one line, so that it can be copied.
+        whole = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), f"{who}: {reason}")
+        wrapped = textwrap.wrap(
+            whole, max(width, 40), initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+        )
+        lines += [line.replace("\0", " ") for line in wrapped]
+    return lines
 
 
 def row(entry: Entry) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cli.main import run
-from cli.models import can, narrow_table, tokens
+from cli.models import can, narrow_table, problem_lines, row, tokens
 from tests.support.daemon_stub import DaemonStub, Reply
 
 GOOD = {
@@ -133,6 +133,45 @@ def test_a_narrow_table_breaks_no_id_and_fits() -> None:
 def test_a_state_that_all_share_needs_no_column() -> None:
     rows = [(name, "stopped", "vllm", "chat", "8k", "-", "") for name in ("a", "b")]
     assert "STATE" not in narrow_table(rows, 80)[0]
+
+
+MISSING = "{} needs the engine mlx-lm, which is not installed: run `modelyard engine install mlx-lm`"
+
+
+def test_that_nothing_can_be_served_is_said_in_every_row_and_below() -> None:
+    ids = [f"org/some-model-{number}-instruct" for number in range(40)]
+    found = [
+        {
+            "id": name,
+            "state": "unusable",
+            "capabilities": ["generate", "tool_use"],
+            "problem": MISSING.format(name),
+        }
+        for name in ids
+    ]
+    table = narrow_table([row(entry) for entry in found], 80)
+    assert [line.split()[:2] for line in table] == [["MODEL", "STATE"], *([name, "unusable"] for name in ids)]
+    assert max(map(len, table)) <= 80
+    assert problem_lines(found, 80) == [
+        "40 of 40 models cannot be served here:",
+        "  40 models: needs the engine mlx-lm, which is not installed: run",
+        "    `modelyard engine install mlx-lm`",
+    ]
+
+
+def test_a_few_that_cannot_be_served_are_named_by_reason() -> None:
+    found: list[dict[str, object]] = [
+        {"id": "good"},
+        {"id": "a", "problem": MISSING.format("a")},
+        {"id": "b", "problem": MISSING.format("b")},
+        {"id": "c", "problem": {"message": "c: config.json is no JSON"}},
+    ]
+    assert problem_lines(found, 140) == [
+        "3 of 4 models cannot be served here:",
+        "  a, b: needs the engine mlx-lm, which is not installed: run `modelyard engine install mlx-lm`",
+        "  c: config.json is no JSON",
+    ]
+    assert problem_lines([{"id": "good"}], 80) == []
 
 
 # -- one model -------------------------------------------------------------------------------------
