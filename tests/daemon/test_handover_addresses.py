@@ -183,7 +183,9 @@ class Passed(RunningDaemon):
 @pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed")
 def test_a_managers_sockets_speak_tls_and_stay_the_managers(folder: Path) -> None:
     tls, trusting = issue(folder)
-    daemon = Passed(folder, {"models": {"a": scripted("--chunks", "60", "--chunk-interval", "0.05")}, "tls": tls})
+    daemon = Passed(
+        folder, {"models": {"a": scripted("--chunks", "60", "--chunk-interval", "0.05")}, "tls": tls}
+    )
     daemon.spawn()
     eventually(lambda: "Listening on" in daemon.log)
     try:

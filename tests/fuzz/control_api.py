@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -60,12 +61,17 @@ def main() -> int:
         asking = httpx.Client(base_url=daemon.url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
         with asking as client:
             _unload_all(client)
-            before = process.num_fds()
+            before = _open(process)
             wrong = _ask(daemon, Path(folder), key, seconds)
             _unload_all(client)
             memory = process.memory_info().rss >> 20
-            print(f"descriptors: {before} before, {process.num_fds()} after; memory: {memory} MiB")
-            eventually(lambda: process.num_fds() <= before, within=10, what="descriptors to be given back")
+            after = _open(process)
+            print(f"descriptors: {before.total()} before, {after.total()} after; memory: {memory} MiB")
+            print(f"of these more than before: {dict(after - before)}", flush=True)
+            given_back = before.total()
+            eventually(
+                lambda: _open(process).total() <= given_back, within=10, what="descriptors to be given back"
+            )
         faults = [line for line in daemon.log.splitlines() if "Traceback" in line or '"error"' in line]
         print(*faults[:20], sep="\n")
     return 1 if wrong or faults else 0
@@ -82,6 +88,19 @@ def _ask(daemon: RunningDaemon, folder: Path, key: str, seconds: int) -> int:
         *(word for path in ENDLESS for word in ("--exclude-path", path)),
     ]  # fmt: skip
     return subprocess.run(command, check=False, cwd=folder).returncode
+
+
+def _open(process: psutil.Process) -> Counter[str]:
+    """What its descriptors are of, by what they lead to."""
+    found: Counter[str] = Counter()
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:
+            continue  # closed meanwhile
+        kind = target.partition(":[")[0]
+        found[kind if kind in ("socket", "pipe") else target] += 1
+    return found
 
 
 def _unload_all(client: httpx.Client) -> None:
