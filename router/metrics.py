@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Final
@@ -59,6 +59,17 @@ class Histogram:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
+    def observe_all(self, seconds: Sequence[float]) -> None:
+        """Each of them, at least one."""
+        bounds, counts = self.bounds, self.counts
+        lowest = bisect_left(bounds, min(seconds))
+        if lowest == bisect_left(bounds, max(seconds)):
+            counts[lowest] += len(seconds)  # as nearly always, of requests that came together
+        else:
+            for value in seconds:
+                counts[bisect_left(bounds, value)] += 1
+        self.total += sum(seconds)
+
     def copy(self) -> Histogram:
         return Histogram(self.counts.copy(), self.total, self.bounds)
 
@@ -87,6 +98,21 @@ class PerModel:
     exits: int = 0
     timed: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=ANSWERS_TIMED))
     """(tokens, seconds they took) of the last answers."""
+
+    def count(self, records: Sequence[RequestRecord]) -> None:
+        """These requests more, which all ended in one way."""
+        self.requests += len(records)
+        self.bytes_in += sum([record.bytes_in for record in records])
+        self.bytes_out += sum([record.bytes_out for record in records])
+        self.retries += sum([record.retried for record in records])
+        self.prompt_tokens += sum([record.prompt_tokens for record in records])
+        self.completion_tokens += sum([record.completion_tokens for record in records])
+        self.request_seconds.observe_all([record.total for record in records])
+        # A refusal comes in no time and would make the engines look fast.
+        if records[0].outcome == _SERVED:
+            self.first_byte_seconds.observe_all([record.first_byte for record in records])
+            self.wait_seconds.observe_all([record.waited for record in records])
+            self.timed.extend([_timing(record) for record in records if record.completion_tokens > 1])
 
     def copy(self) -> PerModel:
         return replace(
@@ -120,15 +146,17 @@ class PerKey:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def count(self, record: RequestRecord) -> None:
-        """One request more."""
-        self.requests += 1
-        self.prompt_tokens += record.prompt_tokens
-        self.completion_tokens += record.completion_tokens
+    def count(self, records: Sequence[RequestRecord]) -> None:
+        """These requests more."""
+        self.requests += len(records)
+        self.prompt_tokens += sum([record.prompt_tokens for record in records])
+        self.completion_tokens += sum([record.completion_tokens for record in records])
 
 
 SeriesKey = tuple[str, str, str, str]
 """model, endpoint, outcome, HTTP status."""
+_Alike = tuple[str, str, str, int, str]
+"""What a record says: model, path, outcome, status, key. Those that say the same are counted together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +191,7 @@ class Metrics:
         self._version = version
         self._uncounted: list[RequestRecord] = []
         self._requests: dict[SeriesKey, int] = {}
-        self._series: dict[tuple[str, str, str, int, str], _Series] = {}
+        self._series: dict[_Alike, _Series] = {}
         """By what a record says of itself: where requests that were served are counted."""
         self._refusals: dict[tuple[str, str], int] = {}
         self._codes: set[str] = set()
@@ -203,17 +231,26 @@ class Metrics:
 
     def _count_up(self) -> None:
         """Count what was noted: before anybody reads a number."""
-        known = self._series
+        groups: dict[_Alike, list[RequestRecord]] = {}
         for record in self._uncounted:
-            series = known.get((record.model, record.path, record.outcome, record.status, record.key))
-            if series is None:
-                self._count_one(record)
-                continue
-            self._requests[series.key] += 1
-            self._count(series.row, record)
-            if series.used is not None:
-                series.used.count(record)
+            alike = (record.model, record.path, record.outcome, record.status, record.key)
+            group = groups.get(alike)
+            if group is None:
+                groups[alike] = [record]
+            else:
+                group.append(record)
         self._uncounted.clear()
+        known = self._series
+        for alike, group in groups.items():
+            series = known.get(alike)
+            if series is None:
+                for record in group:
+                    self._count_one(record)
+                continue
+            self._requests[series.key] += len(group)
+            series.row.count(group)
+            if series.used is not None:
+                series.used.count(group)
 
     def _count_one(self, record: RequestRecord) -> None:
         """Count *record*, and remember where others like it are counted, if their number is bounded."""
@@ -230,13 +267,13 @@ class Metrics:
             self._refuse(model, record.code)
         if endpoint is None:
             return
-        self._count(self._models[OTHER] if row is None else row, record)
+        (self._models[OTHER] if row is None else row).count([record])
         used = None
         if record.key:
             used = self._keys.get((record.key, model))
             if used is None:
                 used = self._keys[record.key, model] = PerKey()
-            used.count(record)
+            used.count([record])
         if row is not None and outcome == _SERVED and record.status in _STATUSES and record.path in ENDPOINTS:
             alike = (record.model, record.path, outcome, record.status, record.key)
             self._series[alike] = _Series(key, row, used)
@@ -247,29 +284,6 @@ class Metrics:
                 code = OTHER
             self._codes.add(code)
         self._refusals[model, code] = self._refusals.get((model, code), 0) + 1
-
-    @staticmethod
-    def _count(row: PerModel, record: RequestRecord) -> None:
-        row.requests += 1
-        row.bytes_in += record.bytes_in
-        row.bytes_out += record.bytes_out
-        row.retries += record.retried
-        row.prompt_tokens += record.prompt_tokens
-        row.completion_tokens += record.completion_tokens
-        # As `Histogram.observe` does, without its call: this runs for each request.
-        seconds, histogram = record.total, row.request_seconds
-        histogram.counts[bisect_left(SECONDS, seconds)] += 1
-        histogram.total += seconds
-        # A refusal comes in no time and would make the engines look fast.
-        if record.outcome == _SERVED:
-            seconds, histogram = record.first_byte, row.first_byte_seconds
-            histogram.counts[bisect_left(SECONDS, seconds)] += 1
-            histogram.total += seconds
-            seconds, histogram = record.waited, row.wait_seconds
-            histogram.counts[bisect_left(SECONDS, seconds)] += 1
-            histogram.total += seconds
-            if record.completion_tokens > 1:
-                row.timed.append(_timing(record))
 
     def on_event(self, event: SupervisorEvent) -> None:
         """Count what the supervisor reported. Satisfies `supervisor.ports.EventSink`."""
