@@ -13,6 +13,7 @@ import structlog
 
 from router import outgoing, refused
 from router.answers import refusal_answer
+from router.at_once import AtOnce
 from router.client_side import ClientSide
 from router.drain import Drain
 from router.ending import End
@@ -25,7 +26,6 @@ from router.recording import record_of
 from router.relay import Relay
 from router.request import Bytes
 from router.shared import Shared
-from router.special import Special
 from router.upstream import UpstreamConnection
 from router.waiting import Beats, beats_for
 from router.wheel import NEVER
@@ -40,13 +40,13 @@ _SERVED = Outcome.SERVED
 _COMPLETE = End.COMPLETE
 
 
-class Exchange(Special):
+class Exchange(AtOnce):
     """A request and its answer. Once `over`, nothing of it is held anywhere."""
 
     __slots__ = (
-        "_beats", "_charged_model", "_first_byte_due", "_id_line", "_patience_due", "_paused", "_relay",
-        "_up", "_whole_due", "buffer", "bytes_out", "charged", "endpoint", "face", "first_byte_at", "head",
-        "holder", "over", "own", "received", "request_id", "retried", "shared", "side", "started", "status",
+        "_beats", "_first_byte_due", "_id_line", "_patience_due", "_paused", "_whole_due",
+        "endpoint", "face", "first_byte_at", "head", "holder",
+        "received", "shared", "side",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, side: ClientSide, head: RequestHead) -> None:
@@ -139,21 +139,6 @@ class Exchange(Special):
                 reach.begin_waiting()
             reach.begin()
 
-    def _charge(self, planned: Plan) -> bool:
-        """Count the body of a request that will wait; False if it has been refused for want of room."""
-        budget, model = self.shared.budget, planned.route.model
-        size = sum(map(len, self._pieces))
-        if not self.charged:
-            if not budget.take(size):
-                self.refuse(refused.buffer_full(None))
-                return False
-            self.charged = size
-        if not budget.take_model(model, size):
-            self.refuse(refused.buffer_full(model))
-            return False
-        self._charged_model = size
-        return True
-
     # -- sending -----------------------------------------------------------------------------------
 
     def leased(self, lease: Lease) -> None:
@@ -167,29 +152,34 @@ class Exchange(Special):
         head, planned, lease, side = self.head, self._plan, self.lease, self.side
         self._up = up
         up.taker = self
-        shared, id_line, own, pieces = self.shared, self._id_line, self.own, self._pieces
+        shared, id_line, pieces, beats = self.shared, self._id_line, self._pieces, self._beats
         size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if planned is None or lease is None:
-            first, relay = outgoing.to_control(shared, head, size, id_line, own)
+            relay: Relay | None
+            first, relay = outgoing.to_control(shared, head, size, id_line, self.own)
             side.deadline = NEVER  # the control app has deadlines of its own
         else:
-            first, relay = outgoing.to_engine(self, planned, lease, size, id_line)
-            if relay.as_it_is:
-                relay.expected = up.last_head
-            if planned.keep_alive is not None:
-                lease.keep(planned.keep_alive)
             limits, wire = shared.limits, planned.route.wire
             due = self.leased_at + (wire.first_byte_timeout or limits.first_byte_timeout)
             if limits.answer_timeout:
                 self._whole_due = self.received + limits.answer_timeout
                 due = min(due, self._whole_due)
             side.deadline = self._first_byte_due = due
-            beats = self._beats
-            if beats is not None and beats.committed:
-                relay.promise(events=not beats.plain)
-                side.deadline = min(due, shared.now() + limits.comment_every)
-        relay.close = head.close or side.closing
-        self._relay = relay
+            if planned.plain and beats is None:
+                target = (lease.host, lease.port, lease.key, planned.path)
+                first, relay = outgoing.to_engine_plainly(head, target, size, id_line), None
+            else:
+                first, relay = outgoing.to_engine(self, planned, lease, size, id_line)
+                if relay.as_it_is:
+                    relay.expected = up.last_head
+                if planned.keep_alive is not None:
+                    lease.keep(planned.keep_alive)
+                if beats is not None and beats.committed:
+                    relay.promise(events=not beats.plain)
+                    side.deadline = min(due, shared.now() + limits.comment_every)
+        if relay is not None:
+            relay.close = head.close or side.closing
+            self._relay = relay
         if size <= _JOINED:
             up.write(first + pieces[0] if len(pieces) == 1 else b"".join((first, *pieces)))
         else:
@@ -204,8 +194,11 @@ class Exchange(Special):
     def answer_data(self, data: bytes) -> None:
         """Bytes from upstream."""
         relay = self._relay
-        assert relay is not None  # a taker only while a request is on the connection
         try:
+            if relay is None:
+                if self._passed_at_once(data):
+                    return
+                relay = self._expect()
             if not relay.started:
                 self.first_byte_at = self.shared.now()
                 if self._paused or self.charged or self.buffer is not None:
@@ -227,10 +220,9 @@ class Exchange(Special):
         """The upstream's connection has ended before its answer had."""
         up, self._up = self._up, None
         relay = self._relay
-        assert relay is not None  # a taker only while a request is on the connection
-        assert up is not None
+        assert up is not None  # a taker only while a request is on the connection
         try:
-            if not relay.started:
+            if relay is None or not relay.started:
                 self._relay = None
                 if self._reach is None:
                     self._reach = Reach(self, None if self._plan is None else self._plan.route)
@@ -322,7 +314,8 @@ class Exchange(Special):
         self.shared.counters.client_gone_total += 1
         up, lease, relay, planned = self._up, self.lease, self._relay, self._plan
         drains = planned is not None and not planned.route.wire.abort_on_disconnect
-        if drains and not self.tunnelled and up is not None and lease is not None and relay is not None:
+        if drains and not self.tunnelled and up is not None and lease is not None:
+            relay = relay or self._expect()
             self._up = self.lease = None
             Drain(self.shared, up, lease, relay)
         self._drop_upstream()
@@ -351,18 +344,19 @@ class Exchange(Special):
     def expired(self, now: float) -> None:
         """A deadline has passed: a client that reads nothing, the engine's first byte, or a beat that is
         due."""
-        relay, planned = self._relay, self._plan
+        planned, sent = self._plan, self._up is not None
         if now >= self._whole_due:
             self.stop(refused.answer_timeout(self.shared.limits.answer_timeout))
         elif self._paused:
             self.side.cut()
         elif self.tunnelled:
             self.stop(refused.tunnel_idle(self.shared.limits.tunnel_idle))
-        elif relay is not None and now >= self._first_byte_due:
+        elif sent and now >= self._first_byte_due and planned is not None:
             self._drop_upstream()
             self.give_lease(Outcome.ABANDONED)
-            self.refuse(refused.first_byte_timeout(relay.model, self._first_byte_due - self.leased_at))
-        elif relay is None and now >= self._patience_due and planned is not None:
+            seconds = self._first_byte_due - self.leased_at
+            self.refuse(refused.first_byte_timeout(planned.route.model, seconds))
+        elif not sent and now >= self._patience_due and planned is not None:
             route, ups = planned.route, self.shared.upstreams
             self.refuse(refused.still_loading(route.model, ups.waiting_note(route), ups.ready_in(route)))
         elif self._beats is not None and planned is not None:
@@ -374,8 +368,8 @@ class Exchange(Special):
         relay = self._relay
         self._drop_upstream()
         self.give_lease(Outcome.ABANDONED)
-        if relay is not None and relay.committed:
-            self.side.cut(reset=relay.framing == b"close")
+        if self.over or (relay is not None and relay.committed):
+            self.side.cut(reset=relay is not None and relay.framing == b"close")
             self._end(Outcome.ABANDONED, keep=False, code="internal_error")
         else:
             self.refuse(refused.internal(), close=True)
@@ -477,20 +471,3 @@ class Exchange(Special):
         up, self._up = self._up, None
         if up is not None:
             up.drop()
-
-    def _uncharge_model(self) -> None:
-        if self._charged_model and self._plan is not None:
-            self.shared.budget.give_model(self._plan.route.model, self._charged_model)
-            self._charged_model = 0
-
-    def _release_body(self) -> None:
-        """Give the body's budget and buffer back; a buffer still being written is left to the collector."""
-        shared, up = self.shared, self._up
-        self._pieces = []
-        if self.charged:
-            shared.budget.give(self.charged)
-            self.charged = 0
-        self._uncharge_model()
-        buffer, self.buffer = self.buffer, None
-        if buffer is not None and up is not None and up.transport.get_write_buffer_size() == 0:
-            shared.buffers.give(buffer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.heads import RequestHead, control_head, engine_head, free_head, tunnel_head
+from router.heads import EngineTarget, RequestHead, control_head, engine_head, free_head, tunnel_head
 from router.kept import Kept, ResponseRelay
 from router.plan import Plan
 from router.ports import Lease
@@ -29,34 +29,43 @@ def to_engine(
     exchange: Exchange, planned: Plan, lease: Lease, size: int, id_line: bytes
 ) -> tuple[bytes, Relay]:
     """For the engine of *lease*."""
-    shared, head, route = exchange.shared, exchange.head, planned.route
+    head, relay = exchange.head, relay_for(exchange, planned, lease)
+    if planned.tunnel:
+        address = f"{lease.host}:{lease.port}".encode()
+        return tunnel_head(head, planned.path, address, key=lease.key, id_line=id_line), relay
+    target = (lease.host, lease.port, lease.key, planned.path)
+    if planned.method:
+        return free_head(head, target, length=size, id_line=id_line), relay
+    return to_engine_plainly(head, target, size, id_line), relay
+
+
+def to_engine_plainly(head: RequestHead, target: EngineTarget, size: int, id_line: bytes) -> bytes:
+    """The head alone, of a request like nearly every other."""
+    return b"%b%b\r\ncontent-length: %d\r\n\r\n" % (engine_head(head, target), id_line, size)
+
+
+def relay_for(exchange: Exchange, planned: Plan, lease: Lease) -> Relay:
+    """What passes the engine's answer on."""
+    head, route = exchange.head, planned.route
     if planned.makes_response:
         relay = _response_relay(exchange, planned, lease)
     else:
-        relay = Relay(
-            shared.engine_heads, model=route.model, face=head.face, minor=head.minor, own=exchange.own
-        )
+        heads = exchange.shared.engine_heads
+        relay = Relay(heads, model=route.model, face=head.face, minor=head.minor, own=exchange.own)
     relay.expects_done = route.wire.sends_done
     if planned.shared:
         relay.as_it_is = True
-    elif planned.method and not planned.tunnel:
-        target = (lease.host, lease.port, lease.key, planned.path)
-        if planned.raw:
-            relay.face = None
-        else:
-            relay.echo = planned.echo()
-        relay.bodyless = head.method == b"HEAD"
-        return free_head(head, target, length=size, id_line=id_line), relay
     elif planned.tunnel:
         relay.upgrades = True
-        address = f"{lease.host}:{lease.port}".encode()
-        return tunnel_head(head, planned.path, address, key=lease.key, id_line=id_line), relay
+    elif planned.raw:
+        relay.face = None
     else:
         if planned.others is not None:
             relay.yields = planned.others.statuses()
         relay.echo = planned.echo()
-    first = engine_head(head, (lease.host, lease.port, lease.key, planned.path))
-    return b"%b%b\r\ncontent-length: %d\r\n\r\n" % (first, id_line, size), relay
+    if planned.method:
+        relay.bodyless = head.method == b"HEAD"
+    return relay
 
 
 def _response_relay(exchange: Exchange, planned: Plan, lease: Lease) -> Relay:

@@ -49,6 +49,8 @@ class Plan:
     """The answer is not touched, not even an error."""
     shared: bool = False
     """Nothing is changed, neither in the request nor in the answer."""
+    plain: bool = False
+    """Nor is anything in the answer looked for."""
 
     def echo(self) -> AnswerFilter | None:
         """A filter that puts `name` and tool calls into the answer; None if the engine does it itself."""
@@ -171,10 +173,11 @@ def _fitted(route: Route, request: _Request, name: str, others: Others | None = 
     if path in wire.unversioned:
         path = path.removeprefix("/v1")
     plain = plain and wire.calls is None and name == wire.served_name and asked.keep_alive is None
+    shared = plain and not request.head.query and others is None
     planned = Plan(
         route, path.encode() + request.head.query, asked.stream and endpoint.streams, name,
         others=others, tools=tools, keep_alive=keep_alive, makes_response=endpoint is RESPONSES,
-        shared=plain and not request.head.query and others is None,
+        shared=shared, plain=shared and endpoint is not RESPONSES,
     )  # fmt: skip
     return planned, pieces
 

@@ -44,7 +44,8 @@ _LISTED: Final = len(SIZE_LINES)
 _COMPLETE: Final = End.COMPLETE
 _NOTHING: Final = Tail()
 """Never added to."""
-_CLOSING: Final = b"\r\nconnection: close\r\n\r\n"
+CLOSING: Final = b"\r\nconnection: close\r\n\r\n"
+"""The end of a head after which the connection closes."""
 
 
 class Relay:
@@ -249,7 +250,7 @@ class Relay:
             self._body = data
             self.end = _COMPLETE
         return b"%b%b\r\ncontent-length: %d%b%b" % (
-            head.opening, self.own, length, _CLOSING if self.close else END, data,
+            head.opening, self.own, length, CLOSING if self.close else END, data,
         )  # fmt: skip
 
     def _switch(self, head: AnswerHead, data: bytes) -> bytes:
@@ -334,7 +335,7 @@ class Relay:
             parts.append(b"\r\ncontent-length: %d" % (self._length or 0))
         elif framing == b"chunked":
             parts.append(b"\r\ntransfer-encoding: chunked")
-        parts.append(_CLOSING if self.close else END)
+        parts.append(CLOSING if self.close else END)
         return b"".join(parts)
 
     # -- bodies as they are ----------------------------------------------------------------------

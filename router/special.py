@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from registry.capability import KEPT_RESPONSE, UPSTREAM, Endpoint, kept_response
+from router.charged import Charged
 from router.heads import RequestHead
 from router.plan import Plan, Planned, plan, plan_tunnel
 from router.ports import Holder, Lease, Outcome, Route
@@ -13,7 +14,6 @@ from router.reach import Reach
 from router.refused import RefusedError, not_by_session, response_gone, response_unknown
 from router.request import Bytes
 from router.through import plan_through
-from router.tunnel import Tunnel
 from router.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -46,18 +46,16 @@ class KeeperReach(Reach):
         self._asked.refuse(response_gone(self._response, route.model))
 
 
-class Special(Tunnel):
+class Special(Charged):
     """Where they go; an `Exchange` keeps everything that is named here."""
 
-    __slots__ = ("_pieces", "_plan", "_reach", "lease", "leased_at")
+    __slots__ = ("_reach", "lease", "leased_at")
 
     head: RequestHead
     holder: Holder | None
     received: float
     lease: Lease | None
     leased_at: float
-    _plan: Plan | None
-    _pieces: list[Bytes]
     _reach: Reach | None
 
     def _begin_special(self, body: Bytes, endpoint: Endpoint) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 from registry.engine import Wire
 from router.connection import FrontConnection
-from router.ports import FrontLimits, Outcome, Route
+from router.ports import FrontLimits, Outcome, Recorder, RequestRecord, Route
 from router.shared import FrontPorts, Shared
 from router.upstream import UpstreamConnection
 from router.wheel import Wheel
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.wire import CHAT, FakeControl, FakeDirectory, FakeUpstreams, refusals
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 
 
 class FakeTransport(asyncio.Transport):
@@ -52,12 +54,12 @@ def never_spawn(work: Any, *, name: str) -> asyncio.Task[Any]:
     raise AssertionError(f"a warm request made the task {name}")
 
 
-def a_shared() -> Shared:
+def a_shared(recorder: Recorder = lambda record: None) -> Shared:
     directory = FakeDirectory({"m": Route("m", object(), Wire("m"))})
     engine = ScriptedUpstream.__new__(ScriptedUpstream)
     engine.port = 1
     ports = FrontPorts(
-        directory=directory, upstreams=FakeUpstreams(engine), refusals=refusals, recorder=lambda record: None,
+        directory=directory, upstreams=FakeUpstreams(engine), refusals=refusals, recorder=recorder,
         control=FakeControl(), spawn=never_spawn, now=lambda: 0.0, request_ids=lambda: "r",
     )  # fmt: skip
     return Shared(ports, FrontLimits(), Wheel(lambda: 0.0, None))
@@ -86,14 +88,71 @@ def test_a_connection_paused_by_the_last_bytes_is_given_back_reading() -> None:
     shared = a_shared()
     client, client_transport = a_client(shared)
     up, up_transport = an_engine(shared)
-    send(client, CHAT)
-    assert up_transport.written.endswith(CHAT)
-    client_transport.full_at = 1
-    up.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")
-    assert client_transport.written.endswith(b"body")
-    assert up_transport.reading
-    assert shared.pool.idle == 1
-    assert up.taker is None
+    for _ in range(2):  # the second answer is like one before it, and takes the short way
+        send(client, CHAT)
+        assert up_transport.written.endswith(CHAT)
+        client_transport.full_at = 1
+        up.data_received(ANSWER + b"body")
+        assert client_transport.written.endswith(b"body")
+        assert up_transport.reading
+        assert shared.pool.idle == 1
+        assert up.taker is None
+        client.resume_writing()
+
+
+def test_an_answer_that_passes_at_once_is_what_a_relay_makes_of_it() -> None:
+    records: list[RequestRecord] = []
+    shared = a_shared(records.append)
+    client, client_transport = a_client(shared)
+    up, _ = an_engine(shared)
+    body = b'{"usage":{"prompt_tokens":7,"completion_tokens":3}}'
+    answer = b"HTTP/1.1 200 OK\r\nx-a: 1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    answers = []
+    for pieces in ([answer], [answer], [answer[:20], answer[20:]], [answer[:-5], answer[-5:]]):
+        client_transport.written = b""
+        send(client, CHAT)
+        for piece in pieces:
+            up.data_received(piece)
+        answers.append(client_transport.written)
+    assert answers[0].endswith(b"\r\n\r\n" + body)
+    assert answers == answers[:1] * 4
+    assert records == records[:1] * 4
+    assert (records[0].prompt_tokens, records[0].completion_tokens) == (7, 3)
+    assert (records[0].outcome, records[0].status, records[0].bytes_out) == ("served", 200, len(answers[0]))
+    assert shared.counters.in_flight == 0
+
+
+def test_an_answer_longer_than_its_length_costs_the_engine_its_connection() -> None:
+    shared = a_shared()
+    client, client_transport = a_client(shared)
+    up, up_transport = an_engine(shared)
+    for more in (b"", b"more"):
+        send(client, CHAT)
+        up.data_received(ANSWER + b"body" + more)
+        assert client_transport.written.endswith(b"\r\n\r\nbody")
+    assert up.lost
+    assert up_transport.written.endswith(b"<abort>")
+
+
+def test_a_recorder_that_raises_leaves_no_second_answer_and_no_lease() -> None:
+    seen: list[RequestRecord] = []
+
+    def broken(record: RequestRecord) -> None:
+        seen.append(record)
+        if len(seen) == 2:
+            raise ValueError("it broke")
+
+    shared = a_shared(broken)
+    leases = shared.upstreams
+    assert isinstance(leases, FakeUpstreams)
+    client, client_transport = a_client(shared)
+    up, _ = an_engine(shared)
+    for _ in range(2):
+        send(client, CHAT)
+        up.data_received(ANSWER + b"body")
+    assert client_transport.written.count(b"HTTP/1.1") == 2
+    assert client_transport.written.endswith(b"body<abort>")
+    assert [lease.ended for lease in leases.leases] == [[Outcome.SERVED]] * 2
 
 
 def test_the_next_answer_to_a_full_client_is_not_read_until_it_is_empty() -> None:
