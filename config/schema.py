@@ -81,10 +81,10 @@ class ModelConfig(Section):
     template, else by the name, if the installed engine has it."""
     reasoning_parser: Word | None = None
     """The engine's parser for what the model thinks; as `tool_parser`."""
-    tool_filter: Literal["auto", "off", "tags", "tool_code", "json"] = "auto"
+    tool_filter: Literal["auto", "off", "tags", "tool_code", "json", "harmony"] = "auto"
     """Turns tool calls that the engine leaves in the text into `tool_calls`: `tags` for Qwen's and Hermes'
-    `<tool_call>`, `tool_code` for Gemma 3's fenced blocks, `json` for Llama 3's answers that are a call.
-    auto: where the engine is known not to do it."""
+    `<tool_call>`, `tool_code` for Gemma 3's fenced blocks, `json` for Llama 3's answers that are a call,
+    `harmony` for gpt-oss's channels, thoughts included. auto: where the engine is known not to do it."""
     memory: Memory | None = None
     """Bytes an instance needs; overrides the estimate. A size is RAM for a `cmd`, and for the other engines
     what they take on the devices they run on; with a `cmd` it may be given by device:

@@ -157,7 +157,7 @@ class Wire:
     """Names the engine takes unchanged (its own name among them)."""
     strip_fields: tuple[str, ...] = ()
     """Top-level request fields that must not reach it (mlx_lm.server: adapters, draft_model)."""
-    calls: Literal["tags", "tool_code", "json"] | None = None
+    calls: Literal["tags", "tool_code", "json", "harmony"] | None = None
     """The format of tool calls in its text that its server does not find; None: nothing to look for."""
     hides_tools: bool = False
     """With `calls`: its server refuses requests with tools, so they are taken out."""

@@ -22,11 +22,11 @@ from registry.model import Model
 from registry.name_grammar import take_apart
 
 FILE: Final = Path(__file__).with_name("parsers.yaml")
-FILTERS: Final = ("tags", "tool_code", "json")
+FILTERS: Final = ("tags", "tool_code", "json", "harmony")
 _ENGINES: Final = (EngineName.VLLM.value, EngineName.VLLM_MLX.value)
 _KEYS: Final = {"match", "tools", "reasoning", "filter"}
 
-CallFormat = Literal["tags", "tool_code", "json"]
+CallFormat = Literal["tags", "tool_code", "json", "harmony"]
 
 
 class ParsersError(Exception):

@@ -23,9 +23,9 @@ MOST_CALL: Final = 64 * 1024
 MOST_DEPTH: Final = 64
 """Brackets inside each other in a call's code: what is read by Python's parser must not exhaust its stack."""
 
-CallFormat = Literal["tags", "tool_code", "json"]
+CallFormat = Literal["tags", "tool_code", "json", "harmony"]
 Marked = Literal["tags", "tool_code"]
-"""Calls between marks, which are read here; `router.bare_calls` reads `json`."""
+"""Calls between marks, which are read here; `router.bare_calls` reads `json`, and `router.harmony` that."""
 
 Shapes = Mapping[str, Mapping[str, str]]
 """The request's tools: parameters in their order, each with its JSON type ("" where none is said)."""
@@ -40,7 +40,14 @@ class Call:
     """JSON, as OpenAI has it."""
 
 
-Piece = str | Call
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What the model says to itself."""
+
+    text: str
+
+
+Piece = str | Call | Thought
 
 
 class NoCallError(Exception):

@@ -164,7 +164,9 @@ def _fitted(route: Route, request: _Request, name: str, others: Others | None = 
         strip = (*strip, MEMBER)
     if wire.calls is not None and endpoint.path == "/v1/chat/completions":
         tools = tools_of(request.body)
-        if tools is not None and wire.hides_tools:
+        if tools is None and wire.calls == "harmony":
+            tools = {}  # its channels are in every answer
+        elif tools is not None and wire.hides_tools:
             strip = (*strip, *_TOOL_FIELDS)
     plain = told is None and not strip and edits is NO_EDITS
     if not plain:

@@ -1,8 +1,9 @@
 """Tool calls out of a model's text into OpenAI's `tool_calls`, streamed and not. Pure.
 
 Only for answers to requests with tools, and only where the engine is known to leave calls in the text
-(`Wire.calls`). Text before a call flows on; a call is sent as two deltas, its name and its arguments; an
-answer that ends with calls ends with the finish reason `tool_calls`. What is not understood passes as it is.
+(`Wire.calls`); gpt-oss's channels are taken apart in every answer, for every answer has them. Text before a
+call flows on; a call is sent as two deltas, its name and its arguments; an answer that ends with calls ends
+with the finish reason `tool_calls`. What is not understood passes as it is.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from router.bare_calls import BareCalls
-from router.call_text import Call, CallFormat, CallText, Piece, Shapes
+from router.call_text import Call, CallFormat, CallText, Piece, Shapes, Thought
 from router.echo import ModelEcho
+from router.harmony import Harmony
 from router.ports import Bytes
 
 MOST_EVENT: Final = 1024 * 1024
@@ -37,12 +39,14 @@ def new_call_id() -> str:
     return f"call_{token_hex(12)}"
 
 
-Reader = CallText | BareCalls
+Reader = CallText | BareCalls | Harmony
 
 
 def reader_of(call_format: CallFormat, shapes: Shapes) -> Reader:
     """What finds calls of that format in the text of one answer."""
-    return BareCalls(shapes) if call_format == "json" else CallText(call_format, shapes)
+    if call_format == "json":
+        return BareCalls(shapes)
+    return Harmony() if call_format == "harmony" else CallText(call_format, shapes)
 
 
 class ToolCallFilter:
@@ -152,6 +156,9 @@ class ToolCallFilter:
             if isinstance(piece, str):
                 made.append({"content": piece})
                 continue
+            if isinstance(piece, Thought):
+                made.append({"reasoning": piece.text})
+                continue
             begun = {"name": piece.name, "arguments": ""}
             call = {"index": index, "id": self._new_id(), "type": "function", "function": begun}
             made.append({"tool_calls": [call]})
@@ -208,10 +215,16 @@ class ToolCallFilter:
         text = reader_of(self._format, self._shapes)
         pieces = text.feed(content) + text.flush()
         calls = [piece for piece in pieces if isinstance(piece, Call)]
+        said = "".join(piece for piece in pieces if isinstance(piece, str))
+        thought = "".join(piece.text for piece in pieces if isinstance(piece, Thought))
+        if thought:
+            message["reasoning"] = thought
         if not calls:
-            return False
-        said = "".join(piece for piece in pieces if isinstance(piece, str)).strip()
-        message["content"] = said or None
+            if said == content:
+                return False
+            message["content"] = said
+            return True
+        message["content"] = said.strip() or None
         message["tool_calls"] = [
             {
                 "id": self._new_id(),

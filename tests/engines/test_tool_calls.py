@@ -25,6 +25,7 @@ from tests.support.running_daemon import RunningDaemon
 from tests.support.tool_callers import (
     GEMMA_3,
     GEMMA_4,
+    GPT_OSS,
     LLAMA,
     MISTRAL,
     QWEN,
@@ -60,6 +61,7 @@ CASES = [
     Case(MLX_LM, MISTRAL),
     Case(MLX_LM, GEMMA_3),
     Case(MLX_LM, GEMMA_4),
+    Case(MLX_LM, GPT_OSS),
     Case(VLLM_MLX, QWEN, "hermes"),
     Case(VLLM_MLX, LLAMA, "llama3"),
     Case(VLLM_MLX, MISTRAL, "mistral"),
@@ -166,6 +168,7 @@ def test_an_answer_has_its_text_and_its_calls(served: Served, saying: Saying) ->
     functions = [call.function for call in calls if isinstance(call, ChatCompletionMessageFunctionToolCall)]
     found = tuple((function.name, json.loads(function.arguments)) for function in functions)
     assert ((choice.message.content or "").strip(), found) == (expected.text, expected.calls)
+    assert ((choice.message.model_extra or {}).get("reasoning") or "") == expected.thought
     assert len({call.id for call in calls}) == len(calls)
     assert choice.finish_reason == finish(expected)
 
@@ -174,12 +177,13 @@ def test_an_answer_has_its_text_and_its_calls(served: Served, saying: Saying) ->
 @pytest.mark.usefixtures("served_or_lost")
 def test_a_stream_has_its_text_and_its_calls(served: Served, saying: Saying) -> None:
     expected = served.case.caller.as_said(saying)
-    text, reasons = "", []
+    text, thought, reasons = "", "", []
     pieces: dict[int, list[str]] = {}
     ids: dict[int, str] = {}
     for chunk in served.client.chat.completions.create(**asking(served, saying), stream=True):
         for choice in chunk.choices:
             text += choice.delta.content or ""
+            thought += (choice.delta.model_extra or {}).get("reasoning") or ""
             reasons += [choice.finish_reason] if choice.finish_reason else []
             for call in choice.delta.tool_calls or ():
                 assert call.function is not None
@@ -190,7 +194,7 @@ def test_a_stream_has_its_text_and_its_calls(served: Served, saying: Saying) -> 
                     arguments + (call.function.arguments or ""),
                 ]
     found: Calls = tuple((name, json.loads(arguments)) for _, (name, arguments) in sorted(pieces.items()))
-    assert (text.strip(), found) == (expected.text, expected.calls)
+    assert (text.strip(), thought, found) == (expected.text, expected.thought, expected.calls)
     assert list(pieces) == list(range(len(pieces)))
     assert len(set(ids.values()) - {""}) == len(pieces)
     assert reasons == [finish(expected)]

@@ -214,6 +214,7 @@ def test_the_filter_is_on_only_where_the_engine_has_no_parser() -> None:
         ("[TOOL_CALLS]", None),
         ("<|tool_call>call:{{ name }}<tool_call|>", None),
         ("<|python_tag|>", "json"),
+        ("<|channel|>final<|message|>", "harmony"),
         ('<|start_header_id|>{"name": x, "parameters": y}', "json"),
     ],
 )

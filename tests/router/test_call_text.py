@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.bare_calls import BareCalls
-from router.call_text import MOST_CALL, Call, CallFormat, CallText, Piece
+from router.call_text import MOST_CALL, Call, CallFormat, CallText, Piece, Thought
+from router.harmony import MOST_HEADER, Harmony
 from router.tool_calls import reader_of
 
 SHAPES = {
@@ -27,8 +28,11 @@ def read(text: str, call_format: CallFormat, *, step: int = 0) -> list[Piece]:
     pieces = [piece for part in parts for piece in found.feed(part)] + found.flush()
     joined: list[Piece] = []
     for piece in pieces:
-        if joined and isinstance(piece, str) and isinstance(joined[-1], str):
-            joined[-1] += piece
+        last = joined[-1] if joined else None
+        if isinstance(piece, str) and isinstance(last, str):
+            joined[-1] = last + piece
+        elif isinstance(piece, Thought) and isinstance(last, Thought):
+            joined[-1] = Thought(last.text + piece.text)
         else:
             joined.append(piece)
     return joined
@@ -40,7 +44,7 @@ def call(name: str, **arguments: Any) -> tuple[str, Any]:
 
 def plain(pieces: list[Piece]) -> list[Any]:
     return [
-        piece if isinstance(piece, str) else (piece.name, json.loads(piece.arguments)) for piece in pieces
+        (piece.name, json.loads(piece.arguments)) if isinstance(piece, Call) else piece for piece in pieces
     ]
 
 
@@ -160,6 +164,61 @@ def test_an_answer_that_may_be_a_call_is_bounded() -> None:
     assert found.feed("x" * MOST_CALL) == [begin + "x" * MOST_CALL]
 
 
+THINK = "<|channel|>analysis<|message|>They ask < me.<|end|><|start|>assistant"
+WEATHER = '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Zürich"}'
+CHANNELS = {
+    f"{THINK}{WEATHER}<|call|>": [Thought("They ask < me."), call("get_weather", city="Zürich")],
+    # The mark at the end is often left out: it ends the generation.
+    f"{THINK}{WEATHER}": [Thought("They ask < me."), call("get_weather", city="Zürich")],
+    f"{THINK}<|channel|>final<|message|>I < you.": [Thought("They ask < me."), "I < you."],
+    f"<|channel|>commentary<|message|>Let me look.<|end|><|start|>assistant{WEATHER}<|call|>": [
+        "Let me look.",
+        call("get_weather", city="Zürich"),
+    ],
+    # The function may be named before the channel; several calls; no mark between two messages.
+    "<|start|>assistant to=functions.now<|channel|>commentary json<|message|>{}<|call|>"
+    '<|start|>assistant<|channel|>commentary to=functions.now<|message|>{"a": 1}<|start|>assistant'
+    "<|channel|>final<|message|>Done.<|return|>": [call("now"), call("now", a=1), "Done."],
+    "<|channel|>analysis to=python <|constrain|>code<|message|>print(1)<|call|>": [Thought("print(1)")],
+    # What is no message, or no call.
+    "Hello, <|you|> and <": ["Hello, <|you|> and <"],
+    "<|channel|>final": ["<|channel|>final"],
+    f"{WEATHER[:-1]}": [WEATHER[:-1]],
+    f"{WEATHER}}}<|call|>Bye": [f"{WEATHER}}}Bye"],
+}
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 50])
+@pytest.mark.parametrize("text", CHANNELS)
+def test_channels(text: str, step: int) -> None:
+    assert plain(read(text, "harmony", step=step)) == CHANNELS[text]
+
+
+def test_what_a_channel_says_flows_on_at_once() -> None:
+    found = Harmony()
+    assert found.feed("<|channel|>analysis<|message|>They") == [Thought("They")]
+    assert found.feed(" ask. <|en") == [Thought(" ask. ")]
+    assert found.feed("d|><|start|>assistant<|channel|>final<|message|>") == []
+    assert found.feed("I ") == ["I "]
+    assert found.feed("am") == ["am"]
+
+
+def test_headers_and_calls_are_bounded() -> None:
+    found = Harmony()
+    begin = "<|channel|>"
+    assert found.feed(begin) == []
+    assert found.feed("x" * MOST_HEADER) == [begin + "x" * MOST_HEADER]
+    assert found.feed("y") == ["y"]
+    found = Harmony()
+    assert found.feed(WEATHER) == []
+    assert read_all(found.feed("x" * MOST_CALL)) == WEATHER + "x" * MOST_CALL
+    assert found.feed("y") == ["y"]
+
+
+def read_all(pieces: list[Piece]) -> str:
+    return "".join(piece if isinstance(piece, str) else repr(piece) for piece in pieces)
+
+
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 50])
 @pytest.mark.parametrize("text", CODE)
 def test_fenced_code(text: str, step: int) -> None:
@@ -199,6 +258,11 @@ def test_white_space_without_end_is_not_kept_without_end() -> None:
                 '{"name":"now"}',
                 "```tool_code\n",
                 "<|python_tag|>",
+                "<|channel|>analysis",
+                "<|channel|>final<|message|>",
+                "<|channel|>commentary to=functions.now<|message|>{}",
+                "<|call|>",
+                "<|start|>",
                 "; ",
                 "now()",
                 "\n```",
@@ -211,7 +275,7 @@ def test_white_space_without_end_is_not_kept_without_end() -> None:
         ),
         max_size=12,
     ).map("".join),
-    st.sampled_from(["tags", "tool_code", "json"]),
+    st.sampled_from(["tags", "tool_code", "json", "harmony"]),
     st.integers(1, 9),
 )
 def test_how_the_text_is_cut_changes_nothing(text: str, call_format: CallFormat, step: int) -> None:
@@ -223,8 +287,13 @@ def test_how_the_text_is_cut_changes_nothing(text: str, call_format: CallFormat,
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.text(max_size=60), st.sampled_from(["tags", "tool_code", "json"]))
+@given(st.text(max_size=60), st.sampled_from(["tags", "tool_code", "json", "harmony"]))
 def test_no_text_makes_it_raise(text: str, call_format: CallFormat) -> None:
-    openers = {"tags": "<tool_call>", "tool_code": "```tool_code", "json": '{"name": '}
+    openers = {
+        "tags": "<tool_call>",
+        "tool_code": "```tool_code",
+        "json": '{"name": ',
+        "harmony": "<|channel|>",
+    }
     read(openers[call_format] + text, call_format)
     assert "".join(str(piece) for piece in read(text, call_format)) == text

@@ -56,6 +56,15 @@ FILTERED: dict[str, tuple[CallFormat, str, list[tuple[str, dict[str, Any]]]]] = 
         f"{SAID}\n```tool_code\nprint(get_weather('Paris', days=2))\nnow()\n```",
         [("get_weather", CALL), ("now", {})],
     ),
+    "gpt-oss": (
+        "harmony",
+        (
+            "<|channel|>analysis<|message|>The weather.<|end|><|start|>assistant<|channel|>commentary"
+            f"<|message|>{SAID}<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather "
+            f"<|constrain|>json<|message|>{json.dumps(CALL)}<|call|>"
+        ),
+        [("get_weather", CALL)],
+    ),
     "Llama 3.1": (
         "json",
         f'<|python_tag|>{{"name": "get_weather", "parameters": {json.dumps(CALL)}}}',
@@ -178,6 +187,18 @@ def test_a_stream(name: str, size: int, cut: int, end_with_text: bool) -> None:
     assert out.startswith(b": keepalive 1/2\n\n")
     (used,) = [chunk for chunk in chunks(out) if chunk.usage is not None]
     assert used.choices[0].finish_reason == "tool_calls"
+
+
+def test_the_thoughts_of_channels_are_not_the_answer() -> None:
+    text = "<|channel|>analysis<|message|>They ask.<|end|><|start|>assistant<|channel|>final<|message|>I am."
+    changed = made("harmony").replace_once(document(text))
+    assert changed is not None
+    message = json.loads(changed)["choices"][0]
+    assert (message["message"]["reasoning"], message["message"]["content"]) == ("They ask.", "I am.")
+    assert message["finish_reason"] == "stop"
+    deltas = [chunk.choices[0].delta for chunk in chunks(made("harmony").feed(stream(text, size=5)))]
+    assert "".join(delta.content or "" for delta in deltas) == "I am."
+    assert "".join((delta.model_extra or {}).get("reasoning", "") for delta in deltas) == "They ask."
 
 
 def test_a_call_is_its_name_then_its_arguments() -> None:

@@ -48,6 +48,7 @@ class Saying:
     question: str
     text: str = ""
     calls: Calls = ()
+    thought: str = ""
 
 
 _PARIS: Final = ("get_weather", {"city": "Paris"})
@@ -398,18 +399,20 @@ GEMMA_4: Final = ToolCaller(
 
 
 def _harmony(saying: Saying) -> str:
+    said = _in_channels(saying)
     # What is said before a call has a message of its own.
-    first = ("commentary", saying.text) if saying.text and saying.calls else ("analysis", "They ask.")
+    first = ("analysis", said.thought) if said.thought else ("commentary", said.text)
     begun = f"<|channel|>{first[0]}<|message|>{first[1]}<|end|><|start|>assistant<|channel|>"
-    if not saying.calls:
-        return f"{begun}final<|message|>{saying.text}<|return|>"
-    name, arguments = saying.calls[0]
+    if not said.calls:
+        return f"{begun}final<|message|>{said.text}<|return|>"
+    ((name, arguments),) = said.calls
     return f"{begun}commentary to=functions.{name} <|constrain|>json<|message|>{_json(arguments)}<|call|>"
 
 
-def _one_call(saying: Saying) -> Saying:
+def _in_channels(saying: Saying) -> Saying:
     # A call ends the turn.
-    return replace(saying, calls=saying.calls[:1])
+    thought = "" if saying.text and saying.calls else "They ask."
+    return replace(saying, thought=thought, calls=saying.calls[:1])
 
 
 _EXPERTS: Final = 2
@@ -479,7 +482,7 @@ GPT_OSS: Final = ToolCaller(
 {%- if add_generation_prompt %}<|start|>assistant{% endif %}""",
     ),
     _harmony,
-    _one_call,
+    _in_channels,
 )
 
 CALLERS: Final = (QWEN, LLAMA, MISTRAL, GEMMA_3, GEMMA_4, GPT_OSS)

@@ -140,6 +140,17 @@ def test_without_tools_in_the_request_nothing_is_looked_for(run: Run) -> None:
     run(scenario)
 
 
+def test_channels_are_taken_apart_without_tools_too(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        world.serve("m", calls="harmony")
+        client = await world.client()
+        client.post(b'{"model":"m","messages":[]}')
+        (await world.engine.next_request()).answer(answer("<|channel|>final<|message|>Hello."))
+        assert json.loads((await client.answer())[2])["choices"][0]["message"]["content"] == "Hello."
+
+    run(scenario)
+
+
 def test_a_server_that_refuses_tools_is_not_shown_them(run: Run) -> None:
     async def scenario(world: World) -> None:
         world.serve("m", calls="tags", hides_tools=True)
