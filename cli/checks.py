@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from cli.facts import Facts
+from cli.facts import Facts, PortFacts
 from cli.terminal import size
 from config.budgets import gpu_budget, host_budget
 from config.schema import parse_listen
@@ -186,7 +186,8 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
         what = f"memory.host is {size(wanted)}, but there are {size(ram)}"
         yield Finding("memory", Level.WARN, what, "set what may really be taken, or auto")
     free, host = facts.free_ram_bytes, allowed.get(HOST)
-    if free is not None and host is not None and free < host * SCARCE and facts.port.state != "ours":
+    runs = any(port.state == "ours" for port in facts.ports.values())
+    if free is not None and host is not None and free < host * SCARCE and not runs:
         what = f"of the {size(host)} for models only {size(free)} are free now"
         yield Finding("memory", Level.WARN, what, "end what holds it, or set memory.host lower")
     for model in facts.models:
@@ -235,21 +236,26 @@ def _left_by(models: Iterable[Model], allowed: Mapping[DeviceId, int]) -> dict[D
     return left
 
 
+FREE: Final = PortFacts()
+
+
 def check_port(facts: Facts) -> Iterator[Finding]:
     """Whether the daemon could listen, and who could reach it."""
-    addresses, port = facts.settings.addresses, facts.port
-    listen = addresses[0]
-    if port.state == "free":
-        yield _ok("port", f"{listen} is free")
-    elif port.state == "ours":
-        yield _ok("port", f"{listen}: {port.holder}")
-    elif port.state == "taken":
-        remedy = "stop it, or set listen: to another port"
-        yield Finding("port", Level.FAIL, f"{listen} is taken by {port.holder}", remedy)
-    else:
-        remedy = "choose a port above 1023 and an address of this machine"
-        yield Finding("port", Level.FAIL, f"{listen} cannot be listened on: {port.holder}", remedy)
-    for far in addresses:
+    for listen in facts.settings.addresses:
+        port = facts.ports.get(listen, FREE)
+        if port.state == "free":
+            yield _ok("port", f"{listen} is free")
+        elif port.state == "ours":
+            yield _ok("port", f"{listen}: {port.holder}")
+        elif port.state == "taken":
+            remedy = "stop it, or set listen: to another port"
+            yield Finding("port", Level.FAIL, f"{listen} is taken by {port.holder}", remedy)
+        else:
+            remedy = "choose a port above 1023 and an address of this machine"
+            if listen.startswith("unix:"):
+                remedy = "make its folder, move what lies there, or choose another path"
+            yield Finding("port", Level.FAIL, f"{listen} cannot be listened on: {port.holder}", remedy)
+    for far in facts.settings.addresses:
         host = "::1" if far.startswith("unix:") else parse_listen(far)[0]
         if not (host in ("localhost", "::1") or host.startswith("127.")):
             what = f"{far}: whoever reaches this machine can reach the daemon"

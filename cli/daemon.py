@@ -32,7 +32,7 @@ def find_url(given: str | None, environment: Mapping[str, str] = os.environ) -> 
     """
     url = given or environment.get("MODELYARD_URL") or _configured_url(environment)
     if url.startswith("unix:/"):
-        return url
+        return f"unix:/{url.removeprefix('unix:').lstrip('/')}"  # also as URLs have it, unix:///path
     if "://" not in url:
         url = f"http://{url}"
     parts = urlsplit(url)

@@ -43,7 +43,7 @@ class NvidiaFacts:
 
 @dataclass(frozen=True, slots=True)
 class PortFacts:
-    """The address that the daemon is to listen on."""
+    """An address that the daemon is to listen on."""
 
     state: Literal["free", "ours", "taken", "impossible"] = "free"
     holder: str = ""
@@ -81,7 +81,8 @@ class Facts:
     """What `default_model` means; None when nobody knows it."""
     engines: tuple[EngineFacts, ...] = ()
     nvidia: NvidiaFacts = NvidiaFacts()
-    port: PortFacts = PortFacts()
+    ports: Mapping[str, PortFacts] = field(default_factory=dict)
+    """By address; one that is not in it is free."""
     free_ram_bytes: int | None = None
     shared_memory_bytes: int | None = None
     cpu_flags: frozenset[str] = frozenset()

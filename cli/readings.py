@@ -22,6 +22,7 @@ from cli.daemon import url_of
 from cli.engines import ADAPTERS, runs_on
 from cli.facts import EngineFacts, Facts, FolderFacts, NvidiaFacts, PortFacts
 from config.errors import ConfigError
+from config.listening import UNIX
 from config.load import Loaded, find_config, load_settings
 from config.places import engine_folder, engines_dir, state_dir
 from config.schema import Settings, parse_listen
@@ -62,7 +63,7 @@ def read_facts(config: Path | None, env: Mapping[str, str], cwd: Path) -> Facts:
         default_model=_default(catalog, settings),
         engines=read_engines(settings, machine, env),
         nvidia=read_nvidia(machine),
-        port=read_port(settings.addresses[0]),
+        ports={address: read_port(address) for address in settings.addresses},
         free_ram_bytes=_free_ram(),
         shared_memory_bytes=_shared_memory(),
         cpu_flags=cpu_flags(_text(Path("/proc/cpuinfo"))),
@@ -236,8 +237,8 @@ def _text(path: Path) -> str:
 
 def read_port(listen: str) -> PortFacts:
     """Whether the address is free, and else who has it."""
-    if listen.startswith("unix:"):
-        return PortFacts()  # what lies there is judged when it is bound
+    if listen.startswith(UNIX):
+        return _read_socket_file(Path(listen.removeprefix(UNIX)))
     host, port = parse_listen(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -260,6 +261,27 @@ def read_port(listen: str) -> PortFacts:
     return PortFacts("taken", f"{name} (pid {pid})" if pid else "another process, of another account")
 
 
+def _read_socket_file(path: Path) -> PortFacts:
+    """The same of a socket file."""
+    if not path.parent.is_dir():
+        return PortFacts("impossible", f"there is no folder {path.parent}")
+    if not path.exists():
+        writable = os.access(path.parent, os.W_OK)
+        return PortFacts() if writable else PortFacts("impossible", f"{path.parent} is not ours to write in")
+    if not path.is_socket():
+        return PortFacts("impossible", "something lies there that is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(ASK_SECONDS)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return PortFacts()  # whoever left it is dead, and it is replaced
+        except OSError as error:
+            return PortFacts("impossible", error.strerror or str(error))
+    daemon = _daemon_at(f"{UNIX}{path}")
+    return PortFacts("ours", daemon) if daemon else PortFacts("taken", "another process")
+
+
 def holder_of(port: int) -> tuple[int | None, str]:
     """(pid, name) of the process that listens on *port*, as far as this account may know."""
     import psutil
@@ -275,8 +297,18 @@ def _daemon_at(url: str) -> str:
     """Who the modelyard at *url* is; "" when it is none."""
     import httpx
 
-    try:
-        found = httpx.get(f"{url}/api/status", timeout=ASK_SECONDS, trust_env=False).json()
-        return f"modelyard {found['version']} runs there (pid {found['pid']})"
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return ""
+    path = url.removeprefix(UNIX) if url.startswith(UNIX) else None
+    # Only who it says it is matters, and a certificate has another name than this address.
+    transport = httpx.HTTPTransport(verify=False, uds=path)
+    base = url if path is None else "http://localhost"
+    with httpx.Client(transport=transport, base_url=base, timeout=ASK_SECONDS, trust_env=False) as client:
+        try:
+            found = client.get("/api/status")
+            if found.status_code == httpx.codes.UNAUTHORIZED:  # it has keys, and we show none
+                found = client.get("/", params={"format": "json"})
+                said = found.json()
+                return f"modelyard {said['version']} runs there" if said["name"] == "modelyard" else ""
+            said = found.json()
+            return f"modelyard {said['version']} runs there (pid {said['pid']})"
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return ""

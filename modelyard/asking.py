@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -28,6 +28,16 @@ TIMEOUT_SECONDS: Final = 900.0
 CONNECT_SECONDS: Final = 5.0
 
 
+def socket_in(url: str) -> str | None:
+    """The path in `unix:/path`, `unix:///path`, or `http+unix://%2Fpath` (as Docker's client has it); None
+    for any other address."""
+    for scheme in ("unix://", "unix:"):
+        if url.startswith(scheme + "/"):
+            return url.removeprefix(scheme)
+    path = unquote(url.removeprefix("http+unix://").partition("/")[0])
+    return path if url.startswith("http+unix://") and path.startswith("/") else None
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One request, before anybody sends it."""
@@ -42,14 +52,21 @@ class Requests:
 
     def __init__(self, url: str | None, model: str | None, api_key: str | None, timeout: float) -> None:
         given = url or os.environ.get("MODELYARD_URL") or DEFAULT_URL
-        self.url = (given if "://" in given else f"http://{given}").rstrip("/").removesuffix("/v1")
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{given!r} is no address of a daemon: write {DEFAULT_URL}")
+        self.socket = socket_in(given)
+        """Path of the socket file it is reached by; None: by an address."""
+        if self.socket is not None:
+            self.url, base = f"unix:{self.socket}", "http://localhost"
+        else:
+            self.url = (given if "://" in given else f"http://{given}").rstrip("/").removesuffix("/v1")
+            base = self.url
+        parts = urlsplit(base)
+        misses_path = self.socket is None and given.startswith("unix:")
+        if misses_path or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{given!r} is no address of a daemon: write {DEFAULT_URL} or unix:/its/socket")
         self.model = model
         key = api_key or os.environ.get("MODELYARD_API_KEY")
         self.options: dict[str, Any] = {
-            "base_url": self.url,
+            "base_url": base,
             "timeout": httpx.Timeout(timeout, connect=CONNECT_SECONDS),
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             # $HTTP_PROXY is meant for the world outside: a proxy cannot reach our loopback.

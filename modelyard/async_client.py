@@ -83,7 +83,9 @@ class AsyncClient:
     ) -> None:
         """As `Client`."""
         self._requests = Requests(url, model, api_key, timeout)
-        self._http = httpx.AsyncClient(**self._requests.options)
+        path = self._requests.socket
+        transport = None if path is None else httpx.AsyncHTTPTransport(uds=path)
+        self._http = httpx.AsyncClient(transport=transport, **self._requests.options)
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self.url} model={self._requests.model}>"

@@ -118,13 +118,17 @@ class Client:
         api_key: str | None = None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        """*url*: else `$MODELYARD_URL`, else `http://127.0.0.1:8080`. *api_key*: else `$MODELYARD_API_KEY`.
+        """*url*: else `$MODELYARD_URL`, else `http://127.0.0.1:8080`; `unix:/path` is a socket file.
+
+        *api_key*: else `$MODELYARD_API_KEY`.
 
         *model* is for calls that name none; without it they get the daemon's default one. *timeout* is the
         longest silence, in seconds.
         """
         self._requests = Requests(url, model, api_key, timeout)
-        self._http = httpx.Client(**self._requests.options)
+        path = self._requests.socket
+        transport = None if path is None else httpx.HTTPTransport(uds=path)
+        self._http = httpx.Client(transport=transport, **self._requests.options)
 
     def __repr__(self) -> str:
         return f"<Client {self.url} model={self._requests.model}>"

@@ -16,6 +16,7 @@ from tests.support.daemon_stub import DaemonStub, Reply
 def test_the_option_wins_over_the_environment() -> None:
     assert find_url("http://a:1", {"MODELYARD_URL": "http://b:2"}) == "http://a:1"
     assert find_url(None, {"MODELYARD_URL": "http://b:2/v1/"}) == "http://b:2"
+    assert find_url("unix:///run/yard.sock") == find_url("unix:/run/yard.sock") == "unix:/run/yard.sock"
 
 
 def test_without_either_the_configuration_says_where(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_whatever_is_wrong_says_what_to_do() -> None:
         models=(),
         engines=(),
         config_problems=("modelyard.yaml:3: ttl: what",),
-        port=PortFacts("taken", "nginx (pid 7)"),
+        ports={"127.0.0.1:8080": PortFacts("taken", "nginx (pid 7)")},
         state=FolderFacts(Path("/state"), writable=False),
         hub=FolderFacts(Path("/hub"), exists=False),
         open_files=256,
@@ -267,7 +267,7 @@ def test_a_budget_above_the_ram_and_memory_that_others_hold() -> None:
     assert "there are 32.0 GiB" in worst(healthy(settings=settings), "memory")[1]
     assert "only 2.0 GiB are free now" in worst(healthy(free_ram_bytes=2 * GIB), "memory")[1]
     # Of a running daemon it is its own models that hold it.
-    running = healthy(free_ram_bytes=2 * GIB, port=PortFacts("ours", "modelyard"))
+    running = healthy(free_ram_bytes=2 * GIB, ports={"127.0.0.1:8080": PortFacts("ours", "modelyard")})
     assert worst(running, "memory")[0] is Level.OK
 
 
@@ -275,19 +275,40 @@ def test_a_budget_above_the_ram_and_memory_that_others_hold() -> None:
 
 
 def test_a_taken_port_names_who_has_it() -> None:
-    level, what, remedy = worst(healthy(port=PortFacts("taken", "nginx (pid 7)")), "port")
+    level, what, remedy = worst(
+        healthy(ports={"127.0.0.1:8080": PortFacts("taken", "nginx (pid 7)")}), "port"
+    )
     assert (level, what) == (Level.FAIL, "127.0.0.1:8080 is taken by nginx (pid 7)")
     assert "listen:" in remedy
 
 
 def test_a_port_that_cannot_be_had_says_why() -> None:
-    level, what, _ = worst(healthy(port=PortFacts("impossible", "Permission denied")), "port")
+    level, what, _ = worst(
+        healthy(ports={"127.0.0.1:8080": PortFacts("impossible", "Permission denied")}), "port"
+    )
     assert level is Level.FAIL
     assert "Permission denied" in what
 
 
+def test_every_address_is_looked_at() -> None:
+    ports = {
+        "127.0.0.1:8080": PortFacts(),
+        "https://127.0.0.1:8443": PortFacts("taken", "nginx (pid 7)"),
+        "unix:/run/yard.sock": PortFacts("impossible", "there is no folder /run"),
+    }
+    tls = {"certificate": "/c", "key": "/k"}
+    settings = Settings.model_validate({"listen": list(ports), "tls": tls})
+    found = [one for one in examine(healthy(ports=ports, settings=settings)) if one.check == "port"]
+    assert [one.level for one in found] == [Level.OK, Level.FAIL, Level.FAIL]
+    assert found[1].what == "https://127.0.0.1:8443 is taken by nginx (pid 7)"
+    assert found[2].remedy.startswith("make its folder")
+
+
 def test_a_running_daemon_is_no_fault() -> None:
-    assert worst(healthy(port=PortFacts("ours", "modelyard 1 runs there")), "port")[0] is Level.OK
+    assert (
+        worst(healthy(ports={"127.0.0.1:8080": PortFacts("ours", "modelyard 1 runs there")}), "port")[0]
+        is Level.OK
+    )
 
 
 @pytest.mark.parametrize(

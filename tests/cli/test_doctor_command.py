@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from cli import readings
 from cli.checks import Finding, Level
 from cli.doctor import print_findings, summary
+from cli.facts import PortFacts
 from cli.main import run
 from cli.readings import cpu_flags, holder_of, nvidia_on_bus, offline_by, read_folder, read_port
 from registry.machine import read_machine
@@ -133,6 +136,37 @@ def test_our_own_daemon_on_the_port_is_fine() -> None:
     with DaemonStub({"GET /api/status": Reply({"version": "9", "pid": 5})}) as stub:
         found = read_port(stub.url.removeprefix("http://"))
     assert (found.state, found.holder) == ("ours", "modelyard 9 runs there (pid 5)")
+
+
+def test_our_own_daemon_with_keys_is_fine_too() -> None:
+    locked = Reply({"error": {"code": "missing_api_key"}}, 401)
+    answers = {"GET /api/status": locked, "GET /": Reply({"name": "modelyard", "version": "9"})}
+    with DaemonStub(answers) as stub:
+        found = read_port(stub.url.removeprefix("http://"))
+    assert (found.state, found.holder) == ("ours", "modelyard 9 runs there")
+
+
+def test_a_socket_file_is_free_stale_taken_or_impossible(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a short path: a socket's has 104 bytes
+        path = Path(folder) / "yard.sock"
+        assert read_port(f"unix:{path}").state == "free"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            assert read_port(f"unix:{path}").state == "free", "nobody listens: it is replaced"
+            listener.listen()
+            listener.settimeout(5)
+
+            def hang_up() -> None:
+                for _ in range(2):
+                    listener.accept()[0].close()
+
+            closing = threading.Thread(target=hang_up)
+            closing.start()
+            assert read_port(f"unix:{path}") == PortFacts("taken", "another process")
+            closing.join()
+    (tmp_path / "file").write_text("mine")
+    assert "no socket" in read_port(f"unix:{tmp_path}/file").holder
+    assert read_port(f"unix:{tmp_path}/none/yard.sock").holder == f"there is no folder {tmp_path}/none"
 
 
 def test_an_address_of_another_machine_cannot_be_had() -> None:

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 import modelyard
+from modelyard.asking import socket_in
 from modelyard.client import (
     AnswerCutError,
     AsyncClient,
@@ -31,6 +32,7 @@ from modelyard.results import StreamReader, conversation, image_url, read_refusa
 from tests.support.daemon_stub import Asked, DaemonStub, Hold, Reply, Stream, words
 from tests.support.eventually import eventually
 from tests.support.running_daemon import RunningDaemon, free_port, scripted
+from tests.support.trees import clean_folder
 
 ROOT = Path(modelyard.__file__).parent.parent
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -47,6 +49,39 @@ def completion(text: str, **message: Any) -> Reply:
     choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
     return Reply({"model": "m", "choices": [choice], "usage": usage})
+
+
+# -- where to
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("unix:/run/yard.sock", "/run/yard.sock"),
+        ("unix:///run/yard.sock", "/run/yard.sock"),
+        ("http+unix://%2Frun%2Fyard.sock", "/run/yard.sock"),
+        ("http+unix://%2Frun%2Fyard.sock/v1", "/run/yard.sock"),
+        ("http://unix:8080", None),
+        ("unix:8080", None),
+    ],
+)
+def test_a_socket_file_is_an_address_too(given: str, path: str | None) -> None:
+    assert socket_in(given) == path
+
+
+# httpcore leaves the socket of a failed connect to the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_socket_file_that_nobody_listens_at_is_named() -> None:
+    with Client("unix:/nowhere/yard.sock") as yard:
+        assert yard.url == "unix:/nowhere/yard.sock"
+        with pytest.raises(UnreachableError, match=r"unix:/nowhere/yard\.sock"):
+            yard.models()
+
+
+@pytest.mark.parametrize("url", ["unix:relative", "http+unix://run"])
+def test_what_is_no_path_is_no_address(url: str) -> None:
+    with pytest.raises(ValueError, match="unix:/its/socket"):
+        Client(url)
 
 
 # -- what is sent
@@ -323,6 +358,23 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 
 # -- ring 4
+
+
+@pytest.mark.process
+def test_both_clients_by_a_socket_file() -> None:
+    with clean_folder() as folder:
+        path = folder / "yard.sock"
+        daemon = RunningDaemon(folder, {"models": {"a": scripted()}}, by_file=True)
+        daemon.settings["listen"] = [f"127.0.0.1:{daemon.port}", f"unix:{path}"]
+        with daemon, Client(f"unix:{path}", model="a") as yard:
+            assert "served by a" in yard.chat("hi").text
+            assert "served by a" in "".join(piece.text for piece in yard.stream("hi"))
+
+            async def ask() -> str:
+                async with AsyncClient(f"unix://{path}", model="a") as other:
+                    return (await other.chat("hi")).text
+
+            assert "served by a" in asyncio.run(ask())
 
 
 @pytest.mark.process
