@@ -32,6 +32,7 @@ _FORMATS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("tool_call_tags", ("<tool_call>",)),
     ("llama3_json", ("<|python_tag|>",)),
     ("llama3_json", ('{"name": ', '"parameters": ', "<|start_header_id|>")),
+    ("llama4_json", ('{"name": ', '"parameters": ', "<|header_start|>")),
     ("llama4_pythonic", ("<|header_start|>",)),
 )
 """Writing of a tool call to the marks that all have to be in a template that asks for it."""

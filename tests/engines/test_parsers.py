@@ -32,7 +32,7 @@ CALLS: Final = {
     "qwen 2.5": "hermes",
     "qwq": "hermes",
     "hermes": "hermes",
-    "llama 4": "llama3_bare",
+    "llama 4": "llama4_json",
     "llama 3.1": "llama3_json",
     "xlam": "xlam",
     "nemotron 3": "qwen3_coder",
