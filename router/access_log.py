@@ -23,6 +23,7 @@ FLUSH_LINES: Final = 256
 """A batch of this many is written at once, so that memory stays bounded at any rate."""
 MADE_AT_ONCE: Final = 32
 """Records that are kept before their lines are made: few enough to be still in the processor's caches."""
+_READS: Final = ("GET", "HEAD", "OPTIONS")
 LONGEST_TEXT: Final = 200
 """Characters of a path or model that are kept."""
 
@@ -121,7 +122,7 @@ class AccessLog:
 
         Reads of the control app that went well are left out: an open status page alone is one a second.
         """
-        if record.outcome == "control" and record.status < 400 and record.method in ("GET", "HEAD"):
+        if record.outcome == "control" and record.status < 400 and record.method in _READS:
             return
         records = self._records
         records.append(record)

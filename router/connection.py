@@ -25,7 +25,7 @@ from router.exchange import Exchange
 from router.head_cache import again
 from router.heads import END, RequestHead
 from router.openai import FACES
-from router.ports import Refusal, RequestRecord
+from router.ports import Refusal, RefusedRecord
 from router.request import Bytes
 from router.shared import Shared
 from router.wheel import NEVER
@@ -457,7 +457,7 @@ class FrontConnection(asyncio.Protocol):
             counters.requests_total += 1
             counters.refused_total += 1
             shared.recorder(
-                RequestRecord(
+                RefusedRecord(
                     request_id, "", "", self.client, status=refusal.status, outcome="refused",
                     code=refusal.code,
                     bytes_out=len(answer),

@@ -8,6 +8,7 @@ Programs send no Origin and are not affected.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 from registry.capability import ENDPOINTS
@@ -18,6 +19,8 @@ MAX_AGE = 7200
 """Seconds a browser may remember our leave: the most that Chromium takes."""
 
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
+PREFLIGHT: Final = "preflight"
+"""Code of the answer to a browser that asks for leave: no refusal."""
 _METHODS = "GET, POST, DELETE, OPTIONS"
 _EXPOSED = b"x-request-id, retry-after, x-should-retry"
 

@@ -304,7 +304,7 @@ class Exchange(AtOnce):
             out = refusal_answer(refusal, self.face, own=self.own, close=close, bodyless=bodyless)
         self.bytes_out += len(out)
         self.side.write(out)
-        self.shared.counters.refused_total += 1
+        self.shared.counters.refused_total += refusal.status >= 300
         self._end(None, keep=not close, code=refusal.code)
 
     def client_gone(self) -> None:

@@ -182,6 +182,8 @@ class Snapshot:
     lag: Histogram
     version: str
     fleet: FleetView
+    ready: bool
+    """A request can make progress: what `/ready` answers."""
 
 
 class Metrics:
@@ -255,7 +257,8 @@ class Metrics:
     def _count_one(self, record: RequestRecord) -> None:
         """Count *record*, and remember where others like it are counted, if their number is bounded."""
         asked = record.path.partition("?")[0]
-        endpoint = ENDPOINTS.get(asked)
+        # What is the control app's on such a path, a browser's preflight, is no request to a model.
+        endpoint = None if record.outcome == CONTROL else ENDPOINTS.get(asked)
         named = endpoint or special_endpoint(asked)
         row = self._models.get(record.model)
         model = OTHER if row is None else record.model
@@ -333,7 +336,7 @@ class Metrics:
         self._count_up()
         return {pair: replace(used) for pair, used in self._keys.items()}
 
-    def snapshot(self, fleet: FleetView) -> Snapshot:
+    def snapshot(self, fleet: FleetView, *, ready: bool = True) -> Snapshot:
         """Everything now, with the gauges of *fleet*; O(series)."""
         self._count_up()
         return Snapshot(
@@ -346,6 +349,7 @@ class Metrics:
             lag=self.lag.spread.copy(),
             version=self._version,
             fleet=fleet,
+            ready=ready,
         )
 
 

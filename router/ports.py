@@ -285,6 +285,10 @@ class RequestRecord(
     """When its line was written; filled by the access log."""
 
 
+class RefusedRecord(RequestRecord, tag="request_refused"):
+    """The same of a request that we have refused."""
+
+
 Recorder = Callable[[RequestRecord], None]
 """Called once per request after its last byte: counters and the access log. Must not block or raise."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from router.cors import PREFLIGHT
 from router.plan import Plan
-from router.ports import Outcome, RequestRecord
+from router.ports import Outcome, RefusedRecord, RequestRecord
 from router.relay import Relay
 
 if TYPE_CHECKING:
@@ -20,11 +21,16 @@ def record_of(
 ) -> RequestRecord:  # fmt: skip
     """*outcome* None: it was refused; it is over at *now*."""
     head, holder = exchange.head, exchange.holder
+    kind = RequestRecord
     if outcome is _SERVED:
         word = "control" if exchange.endpoint is None else "served"
+    elif outcome is not None:
+        word = outcome.value
+    elif code == PREFLIGHT:
+        word, code = "control", ""
     else:
-        word = "refused" if outcome is None else outcome.value
-    record = RequestRecord(
+        word, kind = "refused", RefusedRecord
+    record = kind(
         exchange.request_id, head.verb, head.path, exchange.side.client,
         "" if planned is None else planned.route.model, exchange.status, word, code,
         bytes_in=exchange.bytes_in, bytes_out=exchange.bytes_out,

@@ -183,7 +183,9 @@ class Face:
 
     async def metrics(self, _: web.Request) -> web.Response:
         """Prometheus' text format. Copied here, rendered in a thread: with many models that takes a while."""
-        snapshot = self._deps.metrics.snapshot(self._deps.fleet.view())
+        view = self._deps.fleet.view()
+        ready = not not_ready_because(view, self._deps.catalog().models)
+        snapshot = self._deps.metrics.snapshot(view, ready=ready)
         body = await asyncio.to_thread(render, snapshot)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
@@ -270,6 +272,7 @@ class Face:
             loop_lag_seconds=deps.metrics.lag.worst(),
             events=deps.events.recent(RECENT_EVENTS),
             default_model=deps.catalog().default_model,
+            virtual=deps.catalog().virtual,
             configuration=state_answer(deps.configuration.standing),
         )
 

@@ -34,6 +34,7 @@ FAMILIES: Final = {
     "modelyard_device_bytes": "Memory of a device: total, budget, reserved, used, free.",
     "modelyard_in_flight": "Requests that an instance is serving.",
     "modelyard_waiting": "Requests that wait for an instance.",
+    "modelyard_ready": "1 while a request can make progress, as /ready says; else 0.",
     "modelyard_loop_lag_seconds": "Longest delay of the event loop in the last minute.",
     "modelyard_loop_lag_distribution_seconds": "Delays of the event loop, measured ten times a second.",
     "modelyard_build_info": "Always 1; the version is the label.",
@@ -97,6 +98,7 @@ class _Families:
         yield _family("modelyard_events_total", ("kind",), (((k,), n) for k, n in shot.events.items()))
         yield from _of_instances(shot.fleet.instances)
         yield _of_devices(shot.fleet.devices)
+        yield _family("modelyard_ready", (), [((), float(shot.ready))])
         yield _family("modelyard_loop_lag_seconds", (), [((), shot.lag_seconds)])
         spread = HistogramMetricFamily(_LAG, FAMILIES[_LAG])
         spread.add_metric((), shot.lag.buckets(), shot.lag.total)

@@ -16,7 +16,7 @@ import msgspec
 
 from router.control.configuration import ConfigState
 from router.control.events import PING_SECONDS, Event
-from router.control.status import ModelStatus, Status
+from router.control.status import ModelStatus, Status, VirtualStatus
 from supervisor.ports import Clock, Timer
 
 EVERY: Final = 0.5
@@ -54,6 +54,7 @@ class Change(TypedDict):
     front: dict[str, int]
     devices: list[dict[str, Any]]
     default_model: str | None
+    virtual: list[VirtualStatus]
     configuration: ConfigState
     models: list[ModelStatus]
     """Those that are new or different; the others are as they were, but for their ages."""
@@ -89,6 +90,7 @@ def change(before: Status, after: Status) -> Change | None:
         front=after["front"],
         devices=after["devices"],
         default_model=after["default_model"],
+        virtual=after["virtual"],
         configuration=after["configuration"],
         models=models,
         recent_events=events,

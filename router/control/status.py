@@ -8,11 +8,12 @@ Unix seconds where a key ends in `at` or `since`, durations are seconds, sizes a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict
 
 import msgspec
 
+from config.schema import VirtualConfig
 from registry.engine import ModelId
 from registry.model import Model
 from router.control.configuration import ConfigState
@@ -116,6 +117,18 @@ class ModelStatus(TypedDict):
     problem: ProblemStatus | None
 
 
+class VirtualStatus(TypedDict):
+    """A name that the first of its models answers that can."""
+
+    name: str
+    models: list[str]
+    """As they are written, best first."""
+    prefer: str
+    """`order` or `warm`."""
+    fallback: list[str]
+    """When the next one is asked instead: `failure`, `overload`."""
+
+
 class Status(TypedDict):
     """Everything."""
 
@@ -140,6 +153,8 @@ class Status(TypedDict):
     devices: list[dict[str, Any]]
     """`DeviceView` each."""
     default_model: str | None
+    virtual: list[VirtualStatus]
+    """The operator's names that stand for several models, sorted by name."""
     configuration: ConfigState
     models: list[ModelStatus]
     """Everything that can be asked for, sorted by id."""
@@ -168,6 +183,7 @@ class Moment:
     events: list[Event]
     default_model: str | None
     configuration: ConfigState
+    virtual: Mapping[str, VirtualConfig] = field(default_factory=dict)
 
 
 def state_of(model: Model, instance: InstanceView | None) -> str:
@@ -217,6 +233,10 @@ def status(moment: Moment) -> Status:
         front=msgspec.to_builtins(moment.front),
         devices=[msgspec.to_builtins(device) for device in fleet.devices],
         default_model=moment.default_model,
+        virtual=[
+            VirtualStatus(name=name, models=list(one.models), prefer=one.prefer, fallback=list(one.fallback))
+            for name, one in sorted(moment.virtual.items())
+        ],
         configuration=moment.configuration,
         models=[
             model_status(

@@ -8,7 +8,7 @@ import pytest
 
 from router.access_log import FLUSH_LINES, FLUSH_SECONDS, LONGEST_TEXT, AccessLog, console_line, size
 from router.logs import Format
-from router.ports import RequestRecord
+from router.ports import RefusedRecord, RequestRecord
 from tests.support.fakes import FakeClock
 
 
@@ -52,6 +52,17 @@ def test_a_line_says_what_an_operator_asks() -> None:
 def test_a_refusal_shows_its_code() -> None:
     line = console_line(record(status=404, outcome="refused", code="model_not_found", model=""), "t")
     assert " 404 model_not_found 0B " in line
+
+
+def test_programs_are_told_a_refusal_by_the_events_name() -> None:
+    log = Log("json")
+    log.access.note(record())
+    log.access.note(RefusedRecord("req-2", "POST", "/v1/x", "a", status=404, outcome="refused", code="c"))
+    log.access.flush()
+    served, refused = map(json.loads, "".join(log.writes).splitlines())
+    assert (served["event"], served["outcome"]) == ("request_served", "served")
+    assert (refused["event"], refused["code"]) == ("request_refused", "c")
+    assert set(refused) == set(served)
 
 
 def test_lines_are_written_together_and_soon() -> None:

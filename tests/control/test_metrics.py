@@ -112,6 +112,32 @@ def test_control_requests_are_counted_but_are_no_model_requests(metrics: Metrics
     assert value(scrape(metrics), "modelyard_requests_total", **labels) == 1
 
 
+def test_a_preflight_is_no_request_to_a_model(metrics: Metrics) -> None:
+    metrics.record(record(method="OPTIONS", model="", status=204, outcome="control"))
+    assert metrics.totals().total == 0
+    labels = {"model": "other", "endpoint": "control", "outcome": "control", "code": "204"}
+    assert value(scrape(metrics), "modelyard_requests_total", **labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [("/upstream/m/metrics", "/upstream/{id}"), ("/v1/responses/resp_1/cancel", "/v1/responses/{id}")],
+)
+def test_paths_that_name_what_they_are_about_are_one_label_and_no_total(
+    metrics: Metrics, path: str, endpoint: str
+) -> None:
+    metrics.record(record(path=path, prompt_tokens=5))
+    assert (metrics.totals().total, metrics.totals().prompt_tokens) == (0, 0)
+    labels = {"model": "m", "endpoint": endpoint, "outcome": "served", "code": "200"}
+    assert value(scrape(metrics), "modelyard_requests_total", **labels) == 1
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_readiness_is_a_gauge(metrics: Metrics, ready: bool) -> None:
+    text = render(metrics.snapshot(FakeFleet(FakeClock()).view(), ready=ready)).decode()
+    assert f"modelyard_ready {float(ready)}\n" in text
+
+
 def test_totals_split_by_how_requests_ended(metrics: Metrics) -> None:
     for outcome in ("served", "served", "refused", "client_gone", "upstream_failed", "abandoned"):
         metrics.record(record(outcome=outcome, prompt_tokens=1))

@@ -8,13 +8,22 @@ from dataclasses import replace
 
 import pytest
 
+from config.schema import VirtualConfig
 from registry.capability import Capability
 from registry.errors import EngineMissingError
 from registry.fact import Fact
 from registry.model import Facts, Model
 from router.control.configuration import state_answer
 from router.control.deps import FrontStats
-from router.control.status import ModelStatus, Moment, Status, model_status, state_of, status
+from router.control.status import (
+    ModelStatus,
+    Moment,
+    Status,
+    VirtualStatus,
+    model_status,
+    state_of,
+    status,
+)
 from router.metrics import RequestTotals
 from router.reloading import ConfigStanding
 from supervisor.lifecycle import State
@@ -52,6 +61,15 @@ def test_the_keys_are_those_documented() -> None:
     assert [model["id"] for model in found["models"]] == ["a", "b"]
     assert set(found["instances"][0]) == {field.name for field in dataclasses.fields(InstanceView)}
     assert (found["requests"]["served"], found["front"]["connections"]) == (5, 2)
+
+
+def test_names_that_stand_for_several_models_are_shown() -> None:
+    config = VirtualConfig(models=("a", "b"), prefer="warm")
+    found = status(replace(moment((local_model("a"),)), virtual={"best": config}))
+    assert found["virtual"] == [
+        {"name": "best", "models": ["a", "b"], "prefer": "warm", "fallback": ["failure", "overload"]}
+    ]
+    assert set(found["virtual"][0]) == set(typing.get_type_hints(VirtualStatus))
 
 
 def test_a_model_with_an_instance_shows_how_it_does() -> None:
