@@ -15,8 +15,6 @@ PAGE: Final = (ROOT / "docs" / "explanation" / "how-models-are-known.md").read_t
 ROW: Final = re.compile(
     r"^\| `([^`]+)` \| (context|quantization|active) \| (\S+) \|.*\| ([^|]+) \|$", re.MULTILINE
 )
-    r"^\| `([^`]+)` \| (context|quantization|active) \| (\S+) \|.*\| ([^|]+) \|$", re.MULTILINE
-)
 
 
 @pytest.mark.parametrize(("name", "fact", "value", "source"), ROW.findall(PAGE))
