@@ -99,11 +99,13 @@ class CatalogDirectory:
         return self._routes[catalog.checked(model, UPSTREAM, allowed=allowed).id], rest
 
     def _guessed(self, path: str, allowed: Allowed | None) -> tuple[Model, str]:
-        """The same for a name that no model has as it stands."""
+        """The same for a name that no model has as it stands: the part behind its slash, and no partial one,
+        for `org` would be one of `org/model`, and what was meant as a name would be asked for as a path."""
+        catalog = replace(self.catalog, fuzzy=False)
         problem: ModelNotFoundError | None = None
         for name, rest in name_and_rest(path, parts=2):
             try:
-                return self.catalog.resolve(name, allowed=allowed), rest
+                return catalog.resolve(name, allowed=allowed), rest
             except ModelNotFoundError as error:
                 if problem is None or (error.candidates and not problem.candidates):
                     problem = error

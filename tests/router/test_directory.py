@@ -279,7 +279,7 @@ def test_a_request_that_only_counts_tokens_is_not_changed() -> None:
     ("path", "model", "rest"),
     [
         ("text/health", "text", "/health"),
-        ("TEXT/health", "text", "/health"),
+        ("text", "text", ""),
         ("seeing:latest/v1/x", "seeing", "/v1/x"),
     ],
 )
@@ -291,5 +291,10 @@ def test_a_path_begins_with_a_name_by_the_grammar_of_names(path: str, model: str
 def test_a_path_of_no_model_is_answered_with_the_nearest() -> None:
     with pytest.raises(ModelNotFoundError, match="vectors"):
         CatalogDirectory(catalog_of(MODELS)).below("vectros/health")
+    slashed = CatalogDirectory(catalog_of({"org/name": command("generate")}))
+    assert slashed.below("name/health")[1] == "/health"
+    for path in ("org/nane/health", "org/health", "nam/health"):
+        with pytest.raises(ModelNotFoundError):
+            slashed.below(path)
     with pytest.raises(VirtualNameError):
         CatalogDirectory(catalog_of(MODELS)).below("auto/health")
