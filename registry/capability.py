@@ -89,6 +89,8 @@ def _table() -> dict[str, Endpoint]:
 ENDPOINTS: dict[str, Endpoint] = _table()
 """Every inference path we accept by POST, versioned and unversioned, to its row."""
 
+RESPONSES: Final = ENDPOINTS["/v1/responses"]
+
 _REALTIME = Endpoint(
     "/v1/realtime",
     frozenset({Capability.GENERATE, Capability.TRANSCRIBE, Capability.SPEAK}),

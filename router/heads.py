@@ -11,7 +11,7 @@ import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from registry.capability import ENDPOINTS, TUNNELS, UPSTREAM, Endpoint, Protocol, special_endpoint
+from registry.capability import ENDPOINTS, RESPONSES, TUNNELS, UPSTREAM, Endpoint, Protocol, special_endpoint
 from router.head_cache import Shape
 from router.openai import FACES
 from router.ports import Refusal
@@ -85,8 +85,8 @@ class RequestHead:
         self.chunked = False
         self.close = False
         self.special = False
-        """It wants an upgrade, encodes its body, or its path names what it is about: to be looked at before
-        the body is read."""
+        """It wants an upgrade, encodes its body, or is about something that its path or body names besides a
+        model: to be looked at before the body is read."""
         self.wants_websocket = False
         """An upgrade to WebSocket; any other upgrade is ignored, as RFC 9110 7.8 allows."""
         self.trace = ""
@@ -200,6 +200,7 @@ def _conclude(head: RequestHead) -> None:
         head.endpoint = TUNNELS.get(head.path) if head.method == b"GET" else None
     elif head.method == b"POST":
         head.endpoint = ENDPOINTS.get(head.path)
+        head.special = head.special or head.endpoint is RESPONSES
     if head.endpoint is None:
         head.endpoint = special_endpoint(head.path, head.verb)
         if head.wants_websocket and head.endpoint is not UPSTREAM:

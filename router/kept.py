@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from router.ports import Holder, Route
+import msgspec
+
+from router.ports import Bytes, Holder, Refusal, Route
+from router.refused import response_unknown
 from router.relay import Relay
 
 MOST_KEPT: Final = 10_000
@@ -21,6 +24,13 @@ LOOKED_AT: Final = 16 * 1024
 """Bytes of an answer's beginning, head included, in which its id is looked for; engines write it first."""
 _ID: Final = re.compile(rb'"id"\s*:\s*"(resp[_-][A-Za-z0-9._-]{1,122})"')
 """Quotes within a JSON string are escaped, so no text of a client's or a model's looks like this."""
+
+
+class _Previous(msgspec.Struct, gc=False):
+    previous_response_id: Any = None
+
+
+_previous = msgspec.json.Decoder(_Previous).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,17 @@ class KeptResponses:
         self._kept.move_to_end(response)
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)
+
+    def objects_to(self, body: Bytes, holder: Holder) -> Refusal | None:
+        """Why a request of *holder*'s with that body is refused: it goes on from a response that is another
+        key's. One that nobody is known to have is the engine's to judge, and nobody guesses an id."""
+        try:
+            previous = _previous(body).previous_response_id
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None  # whoever reads the body says what is wrong with it
+        if isinstance(previous, str) and previous in self._kept and self.find(previous, holder) is None:
+            return response_unknown(previous)
+        return None
 
     def find(self, response: str, holder: Holder | None) -> Kept | None:
         """Who has *response*; None if nobody is known to, or it is none of *holder*'s business: another

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from registry.capability import ENDPOINTS, GENERATES, NO_NEEDS, Endpoint
+from registry.capability import GENERATES, NO_NEEDS, RESPONSES, Endpoint
 from router.call_text import Shapes
 from router.echo import AnswerFilter, ModelEcho
 from router.edits import NO_EDITS
@@ -75,7 +75,6 @@ class _Request:
     asked: Asked
 
 
-RESPONSES: Final = ENDPOINTS["/v1/responses"]
 _TOOL_FIELDS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 _BUSY: Final = frozenset({"queue_full", "wait_timeout", "buffer_full"})
 _BUSY_STATUSES: Final = frozenset({429, 503})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from registry.capability import KEPT_RESPONSE, UPSTREAM, Endpoint, kept_response
+from registry.capability import KEPT_RESPONSE, RESPONSES, UPSTREAM, Endpoint, kept_response
 from router.charged import Charged
 from router.heads import RequestHead
 from router.plan import Plan, Planned, plan, plan_tunnel
@@ -69,6 +69,10 @@ class Special(Charged):
         elif head.wants_websocket:
             planned = plan_tunnel(head, endpoint, directory, holder=holder)
         else:
+            if endpoint is RESPONSES and holder is not None:
+                objection = self.shared.kept.objects_to(body, holder)
+                if objection is not None:
+                    raise RefusedError(objection)
             planned = plan(body, head, endpoint, directory, holder=holder)
         self._set_out(planned, self.received)
 

@@ -183,6 +183,30 @@ def test_another_keys_response_is_as_unknown_as_none(run: Run) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("key", [b"previous_response_id", b"previous\\u005fresponse_id"])
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_another_keys_response_cannot_be_gone_on_from(run: Run, key: bytes, size: int) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        world.holder = holder("mine").counted
+        await make(world, client)
+        on = b'{"model":"m","input":"%b","%b":"resp_1"}' % (b"x" * size, key)
+        client.post(on, path="/v1/responses")
+        (await world.engine.next_request()).answer(MADE.replace(b"resp_1", b"resp_2"))
+        assert (await client.answer())[0] == 200
+        world.holder = holder("other").counted
+        client.post(on, path="/responses")
+        assert await client.error() == (404, "response_not_found")
+        # Of one that nobody is known to have the engine decides.
+        client.post(on.replace(b"resp_1", b"resp_8"), path="/v1/responses")
+        (await world.engine.next_request()).answer(b'{"detail":"no"}', status="404 Not Found")
+        assert await client.error() == (404, "engine_error")
+        client.post(b"[1]", path="/v1/responses")
+        assert await client.error() == (400, "invalid_json")
+
+    run(scenario)
+
+
 def test_an_id_that_is_another_keys_cannot_be_taken(run: Run) -> None:
     async def scenario(world: World) -> None:
         client = await world.client()

@@ -210,6 +210,21 @@ def test_a_missing_slash_is_added_for_relative_links(run: Run) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)]
+)
+def test_a_page_of_another_site_starts_nothing_by_a_picture(run: Run, site: str, status: int) -> None:
+    async def scenario(world: World) -> None:
+        client = await world.client()
+        ask(client, "GET", "/upstream/m/logo.png", f"Sec-Fetch-Site: {site}\r\n")
+        if status == 200:
+            (await world.engine.next_request()).answer(b"")
+        assert (await client.answer())[0] == status
+        assert len(world.upstreams.leases) == (status == 200)
+
+    run(scenario)
+
+
 def test_a_page_under_a_foreign_name_reads_nothing(run: Run) -> None:
     async def scenario(world: World) -> None:
         client = await world.client()
