@@ -10,22 +10,29 @@ from typing import TYPE_CHECKING, cast
 
 from router.head_cache import again
 from router.heads import END
-from router.outgoing import relay_for
-from router.ports import Outcome, RequestRecord
+from router.outgoing import relay_for, to_engine_plainly
+from router.plan import Plan
+from router.ports import Lease, Outcome, RequestRecord
 from router.relay import CLOSING, Relay
 from router.special import Special
 from router.tail import usage_in
+from router.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
     from router.exchange import Exchange
 
+JOINED = 65536
+"""Bytes: a body up to this size goes out in one piece with its head."""
 _SERVED = Outcome.SERVED
 
 
 class AtOnce(Special):
     """How it passes; an `Exchange` keeps everything that is named here."""
 
-    __slots__ = ("_relay", "_up", "bytes_out", "over", "own", "request_id", "retried", "started", "status")
+    __slots__ = (
+        "_first_byte_due", "_id_line", "_relay", "_up", "_whole_due", "bytes_out", "over", "own", "request_id",
+        "retried", "started", "status",
+    )  # fmt: skip
 
     bytes_out: int
     over: bool
@@ -34,7 +41,33 @@ class AtOnce(Special):
     retried: bool
     started: float
     status: int
+    _first_byte_due: float
+    _id_line: bytes
     _relay: Relay | None
+
+    def _await_first_byte(self, planned: Plan) -> float:
+        """The request is being sent: until when the engine may be silent."""
+        limits = self.shared.limits
+        due = self.leased_at + (planned.route.wire.first_byte_timeout or limits.first_byte_timeout)
+        if limits.answer_timeout:
+            self._whole_due = self.received + limits.answer_timeout
+            due = min(due, self._whole_due)
+        self.side.deadline = self._first_byte_due = due
+        return due
+
+    def _send_plainly(self, up: UpstreamConnection, planned: Plan, lease: Lease) -> None:
+        """`Exchange.send`, where the body goes as it came and nothing is expected of the answer."""
+        self._await_first_byte(planned)
+        body = self._pieces[0]
+        target = (lease.host, lease.port, lease.key, planned.path)
+        first = to_engine_plainly(self.head, target, len(body), self._id_line)
+        if len(body) <= JOINED:
+            up.write(first + body)
+        else:
+            up.write(first)
+            up.write(body)
+        if self._paused:
+            up.transport.pause_reading()
 
     def _passed_at_once(self, data: bytes) -> bool:
         """Pass *data* on and end, if it is all of the answer, and the engine says what it said before on

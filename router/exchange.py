@@ -13,7 +13,7 @@ import structlog
 
 from router import outgoing, refused
 from router.answers import refusal_answer
-from router.at_once import AtOnce
+from router.at_once import JOINED, AtOnce
 from router.client_side import ClientSide
 from router.drain import Drain
 from router.ending import End
@@ -32,8 +32,6 @@ from router.wheel import NEVER
 
 log = structlog.get_logger("modelyard.front")
 
-_JOINED = 65536
-"""A body up to this size goes out in one piece with its head."""
 _CLIENT_CLOSED = 499
 """What the log shows for a client that left before there was a status."""
 _SERVED = Outcome.SERVED
@@ -44,7 +42,7 @@ class Exchange(AtOnce):
     """A request and its answer. Once `over`, nothing of it is held anywhere."""
 
     __slots__ = (
-        "_beats", "_first_byte_due", "_id_line", "_patience_due", "_paused", "_whole_due",
+        "_beats", "_patience_due", "_paused",
         "endpoint", "face", "first_byte_at", "head", "holder",
         "received", "shared", "side",
     )  # fmt: skip
@@ -149,38 +147,31 @@ class Exchange(AtOnce):
 
     def send(self, up: UpstreamConnection) -> None:
         """Write the whole request to *up*; from here on callbacks drive the exchange."""
-        head, planned, lease, side = self.head, self._plan, self.lease, self.side
+        planned, lease, beats = self._plan, self.lease, self._beats
         self._up = up
         up.taker = self
-        shared, id_line, pieces, beats = self.shared, self._id_line, self._pieces, self._beats
+        if planned is not None and lease is not None and planned.plain and beats is None:
+            self._send_plainly(up, planned, lease)
+            return
+        head, side = self.head, self.side
+        shared, id_line, pieces = self.shared, self._id_line, self._pieces
         size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if planned is None or lease is None:
-            relay: Relay | None
             first, relay = outgoing.to_control(shared, head, size, id_line, self.own)
             side.deadline = NEVER  # the control app has deadlines of its own
         else:
-            limits, wire = shared.limits, planned.route.wire
-            due = self.leased_at + (wire.first_byte_timeout or limits.first_byte_timeout)
-            if limits.answer_timeout:
-                self._whole_due = self.received + limits.answer_timeout
-                due = min(due, self._whole_due)
-            side.deadline = self._first_byte_due = due
-            if planned.plain and beats is None:
-                target = (lease.host, lease.port, lease.key, planned.path)
-                first, relay = outgoing.to_engine_plainly(head, target, size, id_line), None
-            else:
-                first, relay = outgoing.to_engine(self, planned, lease, size, id_line)
-                if relay.as_it_is:
-                    relay.expected = up.last_head
-                if planned.keep_alive is not None:
-                    lease.keep(planned.keep_alive)
-                if beats is not None and beats.committed:
-                    relay.promise(events=not beats.plain)
-                    side.deadline = min(due, shared.now() + limits.comment_every)
-        if relay is not None:
-            relay.close = head.close or side.closing
-            self._relay = relay
-        if size <= _JOINED:
+            due = self._await_first_byte(planned)
+            first, relay = outgoing.to_engine(self, planned, lease, size, id_line)
+            if relay.as_it_is:
+                relay.expected = up.last_head
+            if planned.keep_alive is not None:
+                lease.keep(planned.keep_alive)
+            if beats is not None and beats.committed:
+                relay.promise(events=not beats.plain)
+                side.deadline = min(due, shared.now() + shared.limits.comment_every)
+        relay.close = head.close or side.closing
+        self._relay = relay
+        if size <= JOINED:
             up.write(first + pieces[0] if len(pieces) == 1 else b"".join((first, *pieces)))
         else:
             up.write(first)
