@@ -30,8 +30,8 @@ class AtOnce(Special):
     """How it passes; an `Exchange` keeps everything that is named here."""
 
     __slots__ = (
-        "_first_byte_due", "_id_line", "_relay", "_up", "_whole_due", "bytes_out", "over", "own", "request_id",
-        "retried", "started", "status",
+        "_first_byte_due", "_id_line", "_relay", "_up", "_whole_due", "bytes_out", "over", "own",
+        "request_id", "retried", "started", "status",
     )  # fmt: skip
 
     bytes_out: int
