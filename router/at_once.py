@@ -93,7 +93,7 @@ class AtOnce(Special):
         if said.keep_alive and up.transport.get_write_buffer_size() == 0:
             if self._paused:
                 up.transport.resume_reading()
-            shared.pool.give(up)
+            shared.pool.give(up, now)
         else:
             up.drop()
         # What `Exchange` does at its end, where nothing else is held.

@@ -59,7 +59,7 @@ class Drain:
         shared.wheel.forget(self)
         if up is not None:
             if self._relay.end is not None and self._relay.reusable:
-                shared.pool.give(up)
+                shared.pool.give(up, shared.now())
             else:
                 up.drop()
         self._lease.release(Outcome.CLIENT_GONE)

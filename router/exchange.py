@@ -43,7 +43,7 @@ class Exchange(AtOnce):
 
     __slots__ = (
         "_beats", "_patience_due", "_paused",
-        "endpoint", "face", "first_byte_at", "head", "holder",
+        "first_byte_at", "head", "holder",
         "received", "shared", "side",
     )  # fmt: skip
 
@@ -51,11 +51,8 @@ class Exchange(AtOnce):
         self.shared = shared
         self.side = side
         self.head = head
-        self.endpoint = head.endpoint
-        """None: the control app's."""
         self.tunnelled = False
         """Both sides speak past us: it was upgraded."""
-        self.face = head.face
         self.request_id = head.given_id or shared.request_id()
         self._id_line = self.own = b"x-request-id: " + self.request_id.encode()
         """Fields of ours in the answer, the last without its CRLF."""
@@ -98,8 +95,8 @@ class Exchange(AtOnce):
         shared, head, now = self.shared, self.head, self.received
         self.bytes_in = len(body)
         self.side.deadline = NEVER
-        endpoint = self.endpoint
-        if endpoint is None:
+        endpoint = head.endpoint
+        if endpoint is None:  # the control app's
             self._pieces = [body]
             self._reach = Reach(self, None)
             self._reach.begin()
@@ -244,7 +241,7 @@ class Exchange(AtOnce):
                 if self._paused:
                     up.transport.resume_reading()
                 up.last_head = relay.head
-                self.shared.pool.give(up)
+                self.shared.pool.give(up, self.shared.now())
             else:
                 up.drop()
         if relay.status:
@@ -292,7 +289,7 @@ class Exchange(AtOnce):
         else:
             self.status = refusal.status
             bodyless = head.method == b"HEAD"
-            out = refusal_answer(refusal, self.face, own=self.own, close=close, bodyless=bodyless)
+            out = refusal_answer(refusal, head.face, own=self.own, close=close, bodyless=bodyless)
         self.bytes_out += len(out)
         self.side.write(out)
         self.shared.counters.refused_total += refusal.status >= 300
@@ -369,17 +366,17 @@ class Exchange(AtOnce):
 
     def expect_beats(self) -> None:
         """The request waits: a client gets signs of life, or is told to come again before it tires."""
-        planned, shared, endpoint = self._plan, self.shared, self.endpoint
-        if planned is None or endpoint is None or planned.tunnel:
+        planned, shared, head = self._plan, self.shared, self.head
+        if planned is None or head.endpoint is None or planned.tunnel:
             return
         if self._beats is None:
-            close = self.head.close or self.side.closing
+            close = head.close or self.side.closing
             self._beats = beats_for(
-                planned, endpoint, self.face, shared.limits, minor=self.head.minor, own=self.own, close=close
+                planned, head.endpoint, head.face, shared.limits, minor=head.minor, own=self.own, close=close
             )
             if self._beats is None and not planned.streams:
                 self._patience_due = self.received + (
-                    said_by(self.head.headers) or shared.limits.patience or NEVER
+                    said_by(head.headers) or shared.limits.patience or NEVER
                 )
         self.side.deadline = self._patience_due if self._beats is None else self._next_beat()
 

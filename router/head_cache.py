@@ -46,16 +46,18 @@ def again(head: Parsed, data: bytes) -> tuple[int, int | None] | None:
     """Where the head that *data* begins with ends, and its own Content-Length, if it is *head* again; None
     if it is another, or not whole. Cheaper than `HeadCache.take` for whoever listens to one peer."""
     shape = head.shape
-    if shape is None or not data.startswith(shape[0]):
+    if shape is None:
         return None
-    _, start, after = shape
+    before, start, after = shape
+    if not data.startswith(before):
+        return None
     if not after:
         return start, head.length
     stop = data.find(b"\r", start, start + _FOUND_WITHIN)
-    if stop < 0 or not data.startswith(after, stop):
-        return None
     digits = data[start:stop]
-    return (stop + len(after), int(digits)) if digits.isdigit() else None
+    if not data.startswith(after, stop) or not digits.isdigit():
+        return None  # also where nothing was found: *after* is longer than the one byte at -1
+    return stop + len(after), int(digits)
 
 
 class HeadCache(Generic[Head]):

@@ -115,9 +115,8 @@ def plan(
     Raises `RefusedError` for what the body has wrong and for a model that *holder* may not use, and whatever
     *directory* and a route's check raise.
     """
-    content_type = head.headers.get(b"content-type", b"") if endpoint.multipart else b""
-    if content_type[:19].lower() == b"multipart/form-data":
-        asked = read_multipart(body, content_type)
+    if endpoint.multipart and _is_form(head):
+        asked = read_multipart(body, head.headers[b"content-type"])
     else:
         asked = read_json(body)
     generates = endpoint.needs is GENERATES
@@ -141,6 +140,10 @@ def plan(
         # A name the engine knows, and an endpoint: there are few of these.
         found.plans[endpoint.path, asked.model, asked.stream] = planned[0]
     return planned
+
+
+def _is_form(head: RequestHead) -> bool:
+    return head.headers.get(b"content-type", b"")[:19].lower() == b"multipart/form-data"
 
 
 def _first_of(routes: tuple[Route, ...], request: _Request, on: frozenset[str]) -> Planned:

@@ -23,7 +23,7 @@ def record_of(
     head, holder = exchange.head, exchange.holder
     kind = RequestRecord
     if outcome is _SERVED:
-        word = "control" if exchange.endpoint is None else "served"
+        word = "control" if head.endpoint is None else "served"
     elif outcome is not None:
         word = outcome.value
     elif code == PREFLIGHT:

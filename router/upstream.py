@@ -116,7 +116,6 @@ class UpstreamPool:
     """Idle connections by (host, port, incarnation), last used first."""
 
     def __init__(self, *, now: Callable[[], float], idle: float) -> None:
-        self._now = now
         self._idle = idle
         self._free: dict[PoolKey, list[UpstreamConnection]] = {}
         self._turns: dict[PoolKey, _Turns] = {}
@@ -150,7 +149,7 @@ class UpstreamPool:
             return connection
         return None
 
-    def give(self, connection: UpstreamConnection) -> None:
+    def give(self, connection: UpstreamConnection, now: float) -> None:
         """Keep *connection*, whose answer has ended, for the next request."""
         connection.taker = None
         if connection.lost:
@@ -162,7 +161,7 @@ class UpstreamPool:
             connection.drop()
             return
         connection.reused = True
-        connection.idle_since = self._now()
+        connection.idle_since = now
         free.append(connection)
 
     async def connect(self, lease: Lease) -> UpstreamConnection:

@@ -75,7 +75,7 @@ def a_client(shared: Shared) -> tuple[FrontConnection, FakeTransport]:
 def an_engine(shared: Shared) -> tuple[UpstreamConnection, FakeTransport]:
     up, transport = UpstreamConnection(("127.0.0.1", 1, 1)), FakeTransport()
     up.connection_made(transport)
-    shared.pool.give(up)
+    shared.pool.give(up, 0.0)
     return up, transport
 
 
