@@ -78,6 +78,8 @@ class _Prepared:
     loaded: Loaded
     found: Catalog
     differences: tuple[Difference, ...]
+    settings: tuple[str, ...]
+    left_for_restart: tuple[str, ...]
 
 
 class Reloading:
@@ -91,6 +93,7 @@ class Reloading:
         """A reload is due that has not begun."""
         self._has_started = False
         self._error = ""
+        self._left_for_restart: tuple[str, ...] = ()
 
     def start(self) -> None:
         """The configuration that was read at the start is in force; look at the file from now on."""
@@ -122,7 +125,7 @@ class Reloading:
             watched=daemon.settings.watch_config,
             applied_at=self._applied_at,
             error=self._error,
-            left_for_restart=left_for_restart(self._started_with, daemon.settings),
+            left_for_restart=self._left_for_restart,
             rejected=daemon.supervisor.changeovers.rejected,
         )
 
@@ -199,6 +202,7 @@ class Reloading:
         begun = daemon.supervisor.changeovers.carry_out(plan)
         daemon.loaded = prepared.loaded
         self._error, self._applied_at = "", daemon.clock.wall()
+        self._left_for_restart = prepared.left_for_restart
         await daemon.publish(prepared.found)
         log.info(
             "reloaded",
@@ -220,16 +224,19 @@ class Reloading:
             # The models that are kept between catalogs are those of the file that is in force.
             environment = replace(environment, models=ModelMemory())
         found = build_catalog(loaded.settings, daemon.machine, environment)
-        return _Prepared(loaded, found, compare(before, found.models))
+        return _Prepared(
+            loaded,
+            found,
+            compare(before, found.models),
+            changed_settings(daemon.settings, loaded.settings),
+            left_for_restart(self._started_with, loaded.settings),
+        )
 
     def _plan(self, prepared: _Prepared, *, retry: bool) -> ReloadPlan:
         return self._daemon.supervisor.changeovers.plan(prepared.differences, retry=retry)
 
-    def _planned(self, prepared: _Prepared, plan: ReloadPlan) -> Planned:
-        loaded, now = prepared.loaded, self._daemon.settings
-        return Planned(
-            None if loaded.path is None else str(loaded.path),
-            plan,
-            changed_settings(now, loaded.settings),
-            left_for_restart(self._started_with, loaded.settings),
-        )
+    @staticmethod
+    def _planned(prepared: _Prepared, plan: ReloadPlan) -> Planned:
+        path = prepared.loaded.path
+        file = None if path is None else str(path)
+        return Planned(file, plan, prepared.settings, prepared.left_for_restart)

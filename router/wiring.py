@@ -35,7 +35,7 @@ from router.control.door import Door
 from router.control.events import EventRing
 from router.control.guard import Guard
 from router.cors import Cors
-from router.directory import CatalogDirectory
+from router.directory import CatalogDirectory, Routes, routes_of
 from router.endpoints import INSTANCE_HEADER, Endpoints
 from router.errors import refusal_for
 from router.front import Front
@@ -378,11 +378,15 @@ class Daemon:
     async def publish(self, found: Catalog) -> None:
         """Route by *found*, by what models are that were not changed to it, and by what endpoints serve."""
         self._found = found
-        kept = self._kept()
+        kept, live = self._kept(), self.live.served()
         # In a thread: with hundreds of models it takes longer than a token may wait.
-        merged = await asyncio.to_thread(_merged, found, kept, self.endpoints.served())
-        if self._found is found and self._kept() == kept:
-            self._merged = merged
+        merged, catalog, routes = await asyncio.to_thread(_merged, found, kept, self.endpoints.served(), live)
+        if self._found is not found or self._kept() != kept:
+            return
+        self._merged = merged
+        if self.live.served() == live:
+            self._route_by(catalog, routes)
+        else:
             self._live_changed()
 
     def definitions(self) -> dict[ModelId, Model]:
@@ -395,8 +399,10 @@ class Daemon:
         return {i.id: i.model for i in instances.values() if i.model is not known.get(i.id, i.model)}
 
     def _live_changed(self) -> None:
-        catalog = self._merged.with_live(self.live.served())
-        self.directory.publish(catalog)
+        self._route_by(self._merged.with_live(self.live.served()))
+
+    def _route_by(self, catalog: Catalog, routes: Routes | None = None) -> None:
+        self.directory.publish(catalog, routes)
         self.metrics.set_models(catalog.models)
 
     # -- leaving and stopping ----------------------------------------------------------------------
@@ -472,9 +478,15 @@ class Daemon:
 
 
 def _merged(
-    found: Catalog, kept: Mapping[ModelId, Model], served: Mapping[str, Sequence[ServedModel]]
-) -> Catalog:
-    return (found.keeping(kept) if kept else found).with_endpoints(served)
+    found: Catalog,
+    kept: Mapping[ModelId, Model],
+    served: Mapping[str, Sequence[ServedModel]],
+    live: Mapping[ModelId, ServedModel],
+) -> tuple[Catalog, Catalog, Routes]:
+    """The catalog without and with what running engines say, and the routes of the latter."""
+    merged = (found.keeping(kept) if kept else found).with_endpoints(served)
+    catalog = merged.with_live(live)
+    return merged, catalog, routes_of(catalog)
 
 
 def _diagnose(model: Model, report: ExitReport) -> Diagnosis:
