@@ -45,7 +45,7 @@ Routes = tuple[Mapping[str, Route], Mapping[Named, Route]]
 def routes_of(catalog: Catalog) -> Routes:
     """Where each name of *catalog* leads. Takes milliseconds for hundreds of models; any thread may do it."""
     models = catalog.models.values()
-    routes = {model.id: _route(model, models) for model in models}
+    routes: dict[str, Route] = {model.id: _route(model, models) for model in models}
     variants = {
         Named(model.id, name): _route(model, models, variant)
         for model in models

@@ -68,6 +68,7 @@ class Supervisor:
         """No longer in the catalog, but with a tree that has not ended yet."""
         self._measuring_timer: Timer | None = None
         self._watchers = Watchers()
+        self._pictures = snapshot.Pictures(self)
         self.changeovers = Changeovers(self, self._emit, self._watchers, budgets=self._budgets)
         for model in models:
             self.add(model)
@@ -255,7 +256,7 @@ class Supervisor:
 
     def view(self) -> FleetView:
         """The fleet now."""
-        return snapshot.fleet_view(self)
+        return self._pictures.draw()
 
     def instance(self, model: ModelId) -> InstanceView | None:
         """One of it; None for a model the supervisor does not own."""

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from registry.engine import DeviceId
+from registry.engine import DeviceId, ModelId
+from registry.model import Model
 from supervisor.comeback import Outlook
 from supervisor.hindrance import hindrance
 from supervisor.instance import Instance
@@ -133,13 +134,60 @@ def reserved_by_device(instances: Iterable[Instance]) -> dict[DeviceId, int]:
     return sums
 
 
-def fleet_view(supervisor: Supervisor) -> FleetView:
-    """Everything now."""
+Rest = tuple[object, ...]
+"""All that can change about an instance, besides its model, that is stopped and that nobody waits for."""
+
+
+def _rest(supervisor: Supervisor, instance: Instance) -> Rest | None:
+    """How *instance* rests; None if it does not."""
+    if (
+        instance.state is not State.STOPPED
+        or instance.leases
+        or instance.reserved
+        or instance.retry_at is not None
+        or supervisor.pool.queue_length(instance.id)
+    ):
+        return None
+    crashes = instance.crashes.count(supervisor.world.clock.now())
+    return (
+        instance.incarnation, instance.since_wall, instance.pinned, instance.starts, crashes,
+        instance.setbacks.last, instance.last_log, instance.kept,
+    )  # fmt: skip
+
+
+class Pictures:
+    """Draws the fleet again and again; a view of an instance at rest is drawn once, and kept while it rests.
+
+    Most of hundreds of models rest, and drawing them all takes longer than a token may wait.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._resting: dict[ModelId, tuple[Model, Rest, InstanceView]] = {}
+
+    def draw(self) -> FleetView:
+        """Everything now."""
+        supervisor, before, views = self._supervisor, self._resting, []
+        resting: dict[ModelId, tuple[Model, Rest, InstanceView]] = {}
+        for model in sorted(supervisor.instances):
+            instance = supervisor.instances[model]
+            rest = _rest(supervisor, instance)
+            known = before.get(model)
+            if rest is not None and known is not None and known[0] is instance.model and known[1] == rest:
+                view = known[2]
+            else:
+                view = instance_view(supervisor, instance)
+            if rest is not None:
+                resting[model] = instance.model, rest, view
+            views.append(view)
+        self._resting = resting  # those of models that are gone are not in it
+        return _fleet_view(supervisor, tuple(views))
+
+
+def _fleet_view(supervisor: Supervisor, instances: tuple[InstanceView, ...]) -> FleetView:
     return FleetView(
         at=supervisor.world.clock.wall(),
-        instances=tuple(
-            instance_view(supervisor, supervisor.instances[model]) for model in sorted(supervisor.instances)
-        ),
+        instances=instances,
         devices=device_views(supervisor),
         waiting=supervisor.pool.waiting,
         stopping=supervisor.stopping,

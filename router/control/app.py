@@ -33,6 +33,7 @@ from router.control.restart import Restart
 from router.control.seed import Seed
 from router.control.status import RECENT_EVENTS, Moment, Status, not_ready_because, status
 from router.control.streams import STREAMS, Streams
+from router.control.turns import Turns
 from router.errors import INTERNAL, refusal_for
 from router.ports import Refusal
 
@@ -135,6 +136,7 @@ class Face:
         self._next: asyncio.Task[bytes] | None = None
         """The one after it, for whoever asks now: an answer is never older than its question."""
         self._drawn_at = 0.0
+        self._turns = Turns()
 
     def routes(self) -> list[web.RouteDef]:
         """What it serves."""
@@ -206,6 +208,7 @@ class Face:
             self._next = self._deps.spawn(self._draw(self._drawing), name="draw status")
         # The first who asked may leave; the others still want it.
         body = await asyncio.shield(self._next)
+        await self._turns.mine()  # all who share it are told at once
         if pretty:
             body = await asyncio.to_thread(lambda: msgspec.json.format(body, indent=2) + b"\n")
         return web.Response(body=body, content_type="application/json")
