@@ -268,6 +268,7 @@ _TOWERS = (
     "embd_layer",
 )  # fmt: skip
 _EARS = ("audio_config", "audio_encoder", "speech_config", "audio_processor")
+_FILMS = ("video_token_id", "video_token_index", "video_placeholder")
 
 
 def _modalities(config: Json) -> frozenset[Capability]:
@@ -276,9 +277,12 @@ def _modalities(config: Json) -> frozenset[Capability]:
     for part in (config, thinker):
         if any(part.get(key) for key in _TOWERS):
             found.add(_C.VISION)
-        if any(part.get(key) for key in _EARS) or part.get("audio_token_id") is not None:
+        if any(part.get(key) for key in _EARS):
             found.add(_C.AUDIO)
-        if part.get("video_token_id") is not None or part.get("video_token_index") is not None:
+        elif part.get("audio_token_id") is not None and part.get("audio_config", 0) is not None:
+            # The larger Gemma 4 keep the token and say that there is nothing to hear it with.
+            found.add(_C.AUDIO)
+        if any(part.get(key) is not None for key in _FILMS):
             found.add(_C.VIDEO)
     if _C.VIDEO in found and _C.VISION not in found:
         # Text-only conversions keep the token but drop the tower.

@@ -7,6 +7,7 @@ they leave open.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from config.schema import ModelConfig
@@ -45,6 +46,7 @@ def settle_facts(
     said = options or ModelConfig(source="?")
     live = served or ServedModel(model_id)
     header = "GGUF header" if files.weight_format == "gguf" else None
+    by_type = _by_type(files, families)
     context_key = "context" if said.max_model_len is None else "max_model_len"
     return Facts(
         capabilities=settle(_capabilities(model_id, name, files, said, live)),
@@ -86,7 +88,7 @@ def settle_facts(
             [
                 Fact(name.family, Rank.NAME, "name"),
                 Fact(
-                    _by_type(files, families) if name.family is None else None,
+                    by_type.family if by_type and name.family is None else None,
                     Rank.FILES,
                     "config.json model_type",
                 ),
@@ -95,7 +97,16 @@ def settle_facts(
         base_family=settle([Fact(name.base_family, Rank.NAME, "name")]),
         version=settle([Fact(name.version, Rank.NAME, "name")]),
         stage=settle([Fact(name.stage, Rank.NAME, "name")]),
-        provider=settle([Fact(name.provider, Rank.NAME, "name")]),
+        provider=settle(
+            [
+                Fact(name.provider, Rank.NAME, "name"),
+                Fact(
+                    by_type.provider if by_type and name.provider is None and name.family is None else None,
+                    Rank.FILES,
+                    "config.json model_type",
+                ),
+            ]
+        ),
         architecture=settle([Fact(files.architecture, Rank.FILES, header or "config.json architectures")]),
         chat_template=settle([Fact(files.template, Rank.FILES, header or "chat template")]),
         license=settle([Fact(files.license, Rank.FILES, header or "the card")]),
@@ -112,11 +123,17 @@ def settle_facts(
     )
 
 
-def _by_type(files: Checkpoint, families: FamilyTable | None) -> str | None:
-    """The family that a `model_type` belongs to; every house builds on Llama's, so that one says nothing."""
+_GLUED_VERSION = re.compile(r"(?<=[a-z])(\d)p?(\d)(?=v?(?:_|$))")
+"""`deepseek_v32`, `kimi_k25`, `step3p7`, `glm46v`: a point is missing."""
+_NAMED_OTHERWISE = {"glm_moe_dsa": "glm 5", "glm4_moe": "glm 4.5", "glm4_moe_lite": "glm 4.7"}
+
+
+def _by_type(files: Checkpoint, families: FamilyTable | None) -> NameFacts | None:
+    """What a `model_type` says; every house builds on Llama's, so that one says nothing."""
     if files.model_type in (None, "llama", "mistral") or families is None or files.is_adapter:
         return None
-    return parse_name(files.model_type.removesuffix("_text"), families).family
+    said = _NAMED_OTHERWISE.get(files.model_type) or _GLUED_VERSION.sub(r"\1.\2", files.model_type)
+    return parse_name(said.removesuffix("_text"), families)
 
 
 def _capabilities(

@@ -54,11 +54,13 @@ def packing_of(config: Json, text: Json, beside: Json) -> Packing:
     nested = mapping_of(given.get("quantization")) or given
     algorithm = text_of(nested.get("quant_algo"))
     if algorithm is not None:
-        return Packing(algorithm.lower(), method or "modelopt")
+        return Packing(_model_opt(algorithm.lower(), nested), method or "modelopt")
     if method is None:
         return _without_method(given)
     if method == "compressed-tensors":
         return Packing(_compressed(given) or method, method)
+    if method == "fp8" and text_of(config.get("expert_dtype")) == "fp4":
+        return Packing("fp4+fp8", method)
     bits = whole_of(given.get("bits")) or whole_of(given.get("w_bit"))
     if method == "bitsandbytes":
         bits = 4 if given.get("load_in_4bit") else 8
@@ -69,6 +71,15 @@ def _mlx(given: Json) -> Packing:
     mode = text_of(given.get("mode")) or "affine"
     word = f"mlx-{mode}" if mode != "affine" else f"mlx-{whole_of(given.get('bits'))}bit"
     return Packing(word, "mlx", is_mlx=True)
+
+
+def _model_opt(algorithm: str, given: Json) -> str:
+    """The word for an algorithm of ModelOpt; of several the finest, which has most of the weights."""
+    layers = mapping_of(given.get("quantized_layers")).values() if algorithm == "mixed_precision" else ()
+    mixed = {(text_of(mapping_of(layer).get("quant_algo")) or "").lower() for layer in layers}
+    if any("nvfp4" in name for name in (algorithm, *mixed)):
+        return "nvfp4"
+    return algorithm
 
 
 def _without_method(given: Json) -> Packing:

@@ -46,6 +46,13 @@ def facts(config: dict[str, Any], **files: Any) -> Any:
         (VISION, {}, {C.GENERATE, C.VISION, C.VIDEO}),
         ({**QWEN3, "video_token_id": 7}, {}, {C.GENERATE}),
         ({**QWEN3, "audio_config": {"x": 1}}, {}, {C.GENERATE, C.AUDIO}),
+        ({**QWEN3, "audio_token_id": 7}, {}, {C.GENERATE, C.AUDIO}),
+        ({**QWEN3, "audio_token_id": 7, "audio_config": None}, {}, {C.GENERATE}),
+        (
+            {**QWEN3, "vision_config": {"x": 1}, "video_placeholder": "<v>"},
+            {},
+            {C.GENERATE, C.VISION, C.VIDEO},
+        ),
         ({"architectures": ["WhisperForConditionalGeneration"]}, {}, {C.TRANSCRIBE}),
         ({"architectures": ["XLMRobertaForSequenceClassification"], "id2label": {"0": "L"}}, {}, {C.RERANK}),
         (
@@ -134,6 +141,19 @@ def test_context(config: dict[str, Any], files: dict[str, Any], context: int | N
         ({"text_config": {"quantization_config": {"quant_method": "mxfp4"}}}, "mxfp4", False),
         ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}, "nvfp4", False),
         ({}, None, False),
+        (
+            {
+                "quantization_config": {
+                    "quant_method": "modelopt",
+                    "quant_algo": "MIXED_PRECISION",
+                    "quantized_layers": {"a": {"quant_algo": "FP8"}, "b": {"quant_algo": "W4A16_NVFP4"}},
+                }
+            },
+            "nvfp4",
+            False,
+        ),
+        ({"quantization_config": {"quant_algo": "MIXED_PRECISION"}}, "mixed_precision", False),
+        ({"quantization_config": {"quant_method": "fp8"}, "expert_dtype": "fp4"}, "fp4+fp8", False),
     ],
 )
 def test_quantization(config: dict[str, Any], quantization: str | None, mlx: bool) -> None:
