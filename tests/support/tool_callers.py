@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.scripted_model import ASKED, HEAD, HEADS, HIDDEN, Shape, Voice, write_scripted
+from tests.support.scripted_model import HEAD, Shape, write_scripted
+from tests.support.scripted_tokens import ASKED, HEADS, Voice
 
 _CITY: Final = {"type": "string"}
 
@@ -61,7 +62,7 @@ CALL: Final = Saying("What is the weather in Paris?", calls=(_PARIS,))
 TEXT_AND_CALL: Final = Saying("Look at Paris!", "Let me look at the sky.", (_PARIS,))
 TWO_CALLS: Final = Saying("How are Paris and Oslo?", "Two cities, two questions.", (_PARIS, _OSLO))
 NESTED: Final = Saying("How will Zürich be?", calls=(_ZURICH,))
-NO_CALL: Final = Saying("How are you?", "I am well, thank you.")
+NO_CALL: Final = Saying("Are you well?", "I am well, thank you.")
 SAYINGS: Final = (CALL, TEXT_AND_CALL, TWO_CALLS, NESTED, NO_CALL)
 
 
@@ -70,6 +71,7 @@ class ToolCaller:
     """A family: what its model is called, how it talks, and how it writes a saying."""
 
     name: str
+    shape: Shape
     voice: Voice
     write: Callable[[Saying], str]
     as_said: Callable[[Saying], Saying] = field(default=lambda saying: saying)
@@ -79,10 +81,11 @@ class ToolCaller:
 def write_caller(folder: Path, caller: ToolCaller) -> Path:
     """Its checkpoint, in a folder of its name in *folder*."""
     script = {saying.question: caller.write(saying) for saying in SAYINGS}
-    return write_scripted(folder / caller.name, caller.voice, script)
+    return write_scripted(folder / caller.name, caller.shape, caller.voice, script)
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """As a model writes it."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -91,7 +94,7 @@ def _json(value: Any) -> str:
 
 def _hermes(saying: Saying) -> str:
     calls = [
-        f"<tool_call>\n{_json({'name': name, 'arguments': arguments})}\n</tool_call>"
+        f"<tool_call>\n{as_json({'name': name, 'arguments': arguments})}\n</tool_call>"
         for name, arguments in saying.calls
     ]
     return "\n".join([saying.text, *calls] if saying.text else calls)
@@ -99,21 +102,21 @@ def _hermes(saying: Saying) -> str:
 
 QWEN: Final = ToolCaller(
     "Qwen3-4B-Instruct-2507",
+    Shape(
+        {
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "rope_theta": 1_000_000.0,
+            "rope_scaling": None,
+            "use_sliding_window": False,
+            "sliding_window": None,
+            "max_window_layers": 1,
+        },
+        head_norms=True,
+    ),
     Voice(
-        Shape(
-            {
-                "architectures": ["Qwen3ForCausalLM"],
-                "model_type": "qwen3",
-                "hidden_act": "silu",
-                "attention_bias": False,
-                "rope_theta": 1_000_000.0,
-                "rope_scaling": None,
-                "use_sliding_window": False,
-                "sliding_window": None,
-                "max_window_layers": 1,
-            },
-            head_norms=True,
-        ),
         {
             "<|endoftext|>": True,
             "<|im_start|>": True,
@@ -122,7 +125,7 @@ QWEN: Final = ToolCaller(
             "</tool_call>": False,
         },
         ends=("<|im_end|>", "<|endoftext|>"),
-        prompt_end=("t", "\n"),
+        prompt_end=("n", "t", "\n"),
         template="""\
 {%- if tools %}<|im_start|>system
 Functions:{% for tool in tools %}
@@ -149,7 +152,7 @@ Call one with <tool_call>, its name and arguments as JSON, and </tool_call>.<|im
 def _llama(saying: Saying) -> str:
     if not saying.calls:
         return saying.text
-    return "; ".join(_json({"name": name, "parameters": arguments}) for name, arguments in saying.calls)
+    return "; ".join(as_json({"name": name, "parameters": arguments}) for name, arguments in saying.calls)
 
 
 def _text_or_calls(saying: Saying) -> Saying:
@@ -158,19 +161,19 @@ def _text_or_calls(saying: Saying) -> Saying:
 
 LLAMA: Final = ToolCaller(
     "Llama-3.2-3B-Instruct",
+    Shape(
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "rope_theta": 500_000.0,
+            "rope_scaling": None,
+        },
+        theta=500_000.0,
+    ),
     Voice(
-        Shape(
-            {
-                "architectures": ["LlamaForCausalLM"],
-                "model_type": "llama",
-                "hidden_act": "silu",
-                "attention_bias": False,
-                "mlp_bias": False,
-                "rope_theta": 500_000.0,
-                "rope_scaling": None,
-            },
-            theta=500_000.0,
-        ),
         {
             "<|begin_of_text|>": True,
             "<|start_header_id|>": True,
@@ -180,7 +183,7 @@ LLAMA: Final = ToolCaller(
             "<|python_tag|>": True,
         },
         ends=("<|eot_id|>", "<|eom_id|>"),
-        prompt_end=("\n", "\n"),
+        prompt_end=("<|end_header_id|>", "\n", "\n"),
         bos="<|begin_of_text|>",
         template="""\
 {{- bos_token }}
@@ -209,22 +212,22 @@ Call a function as {"name": its name, "parameters": its arguments}.
 
 def _mistral(saying: Saying) -> str:
     return saying.text + "".join(
-        f"[TOOL_CALLS]{name}[ARGS]{_json(arguments)}" for name, arguments in saying.calls
+        f"[TOOL_CALLS]{name}[ARGS]{as_json(arguments)}" for name, arguments in saying.calls
     )
 
 
 MISTRAL: Final = ToolCaller(
     "Mistral-Small-3.2-24B-Instruct-2506",
+    Shape(
+        {
+            "architectures": ["MistralForCausalLM"],
+            "model_type": "mistral",
+            "hidden_act": "silu",
+            "rope_theta": 1_000_000.0,
+            "sliding_window": None,
+        }
+    ),
     Voice(
-        Shape(
-            {
-                "architectures": ["MistralForCausalLM"],
-                "model_type": "mistral",
-                "hidden_act": "silu",
-                "rope_theta": 1_000_000.0,
-                "sliding_window": None,
-            }
-        ),
         {
             "<s>": True,
             "</s>": True,
@@ -238,7 +241,7 @@ MISTRAL: Final = ToolCaller(
             "[/TOOL_RESULTS]": True,
         },
         ends=("</s>",),
-        prompt_end=(ASKED, "[/INST]"),
+        prompt_end=("[INST]", ASKED, "[/INST]"),
         bos="<s>",
         template="""\
 {{- bos_token }}{% if tools %}[AVAILABLE_TOOLS]{{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}
@@ -277,30 +280,30 @@ _GEMMA_NORMS: Final = (
 
 GEMMA_3: Final = ToolCaller(
     "gemma-3-4b-it",
+    Shape(
+        {
+            "architectures": ["Gemma3ForCausalLM"],
+            "model_type": "gemma3_text",
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": HEAD,
+            "rope_theta": 1_000_000.0,
+            "rope_local_base_freq": 10_000.0,
+            "rope_scaling": None,
+            "sliding_window": 4096,
+            "sliding_window_pattern": 1,
+            "layer_types": ["full_attention"],
+            "attention_bias": False,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        },
+        norms=_GEMMA_NORMS,
+        head_norms=True,
+        norm_of_one=0.0,
+    ),
     Voice(
-        Shape(
-            {
-                "architectures": ["Gemma3ForCausalLM"],
-                "model_type": "gemma3_text",
-                "hidden_activation": "gelu_pytorch_tanh",
-                "query_pre_attn_scalar": HEAD,
-                "rope_theta": 1_000_000.0,
-                "rope_local_base_freq": 10_000.0,
-                "rope_scaling": None,
-                "sliding_window": 4096,
-                "sliding_window_pattern": 1,
-                "layer_types": ["full_attention"],
-                "attention_bias": False,
-                "attn_logit_softcapping": None,
-                "final_logit_softcapping": None,
-            },
-            norms=_GEMMA_NORMS,
-            head_norms=True,
-            norm_of_one=0.0,
-        ),
         {"<pad>": True, "<bos>": True, "<eos>": True, "<start_of_turn>": True, "<end_of_turn>": True},
         ends=("<end_of_turn>", "<eos>"),
-        prompt_end=("l", "\n"),
+        prompt_end=("e", "l", "\n"),
         bos="<bos>",
         template="""\
 {{- bos_token }}{% for message in messages %}<start_of_turn>
@@ -322,7 +325,7 @@ def _gemma_4(saying: Saying) -> str:
             return "{" + ",".join(f"{key}:{written(one)}" for key, one in value.items()) + "}"
         if isinstance(value, list):
             return "[" + ",".join(map(written, value)) + "]"
-        return _json(value)
+        return as_json(value)
 
     return saying.text + "".join(
         f"<|tool_call>call:{name}{written(arguments)}<tool_call|>" for name, arguments in saying.calls
@@ -331,39 +334,39 @@ def _gemma_4(saying: Saying) -> str:
 
 GEMMA_4: Final = ToolCaller(
     "gemma-4-E4B-it",
-    Voice(
-        Shape(
-            {
-                "architectures": ["Gemma4ForCausalLM"],
-                "model_type": "gemma4_text",
-                "hidden_activation": "gelu_pytorch_tanh",
-                "global_head_dim": HEAD,
-                "num_global_key_value_heads": HEADS,
-                "num_kv_shared_layers": 0,
-                "hidden_size_per_layer_input": 0,
-                "vocab_size_per_layer_input": 0,
-                "use_double_wide_mlp": False,
-                "enable_moe_block": False,
-                "attention_k_eq_v": False,
-                "attention_bias": False,
-                "final_logit_softcapping": None,
-                "sliding_window": 4096,
-                "layer_types": ["sliding_attention", "full_attention"],
-                "rope_parameters": {
-                    "sliding_attention": {"rope_theta": 10_000.0, "rope_type": "default"},
-                    "full_attention": {
-                        "rope_theta": 1_000_000.0,
-                        "rope_type": "proportional",
-                        "partial_rotary_factor": 0.25,
-                    },
+    Shape(
+        {
+            "architectures": ["Gemma4ForCausalLM"],
+            "model_type": "gemma4_text",
+            "hidden_activation": "gelu_pytorch_tanh",
+            "global_head_dim": HEAD,
+            "num_global_key_value_heads": HEADS,
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 0,
+            "use_double_wide_mlp": False,
+            "enable_moe_block": False,
+            "attention_k_eq_v": False,
+            "attention_bias": False,
+            "final_logit_softcapping": None,
+            "sliding_window": 4096,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "sliding_attention": {"rope_theta": 10_000.0, "rope_type": "default"},
+                "full_attention": {
+                    "rope_theta": 1_000_000.0,
+                    "rope_type": "proportional",
+                    "partial_rotary_factor": 0.25,
                 },
             },
-            layers=2,
-            theta=10_000.0,
-            norms=_GEMMA_NORMS,
-            head_norms=True,
-            extra={"layer_scalar": ((1,), 1.0)},
-        ),
+        },
+        layers=2,
+        theta=10_000.0,
+        norms=_GEMMA_NORMS,
+        head_norms=True,
+        extra={"layer_scalar": ((1,), 1.0)},
+    ),
+    Voice(
         {
             "<pad>": True,
             "<bos>": True,
@@ -379,7 +382,7 @@ GEMMA_4: Final = ToolCaller(
             '<|"|>': True,
         },
         ends=("<turn|>", "<eos>", "<|tool_response>"),
-        prompt_end=("l", "\n"),
+        prompt_end=("e", "l", "\n"),
         bos="<bos>",
         template="""\
 {{- bos_token }}{% if tools %}<|turn>system
@@ -394,95 +397,3 @@ GEMMA_4: Final = ToolCaller(
     ),
     _gemma_4,
 )
-
-# -- GPT-OSS ---------------------------------------------------------------------------------------
-
-
-def _harmony(saying: Saying) -> str:
-    said = _in_channels(saying)
-    # What is said before a call has a message of its own.
-    first = ("analysis", said.thought) if said.thought else ("commentary", said.text)
-    begun = f"<|channel|>{first[0]}<|message|>{first[1]}<|end|><|start|>assistant<|channel|>"
-    if not said.calls:
-        return f"{begun}final<|message|>{said.text}<|return|>"
-    ((name, arguments),) = said.calls
-    return f"{begun}commentary to=functions.{name} <|constrain|>json<|message|>{_json(arguments)}<|call|>"
-
-
-def _in_channels(saying: Saying) -> Saying:
-    # A call ends the turn.
-    thought = "" if saying.text and saying.calls else "They ask."
-    return replace(saying, thought=thought, calls=saying.calls[:1])
-
-
-_EXPERTS: Final = 2
-
-GPT_OSS: Final = ToolCaller(
-    "gpt-oss-20b",
-    Voice(
-        Shape(
-            {
-                "architectures": ["GptOssForCausalLM"],
-                "model_type": "gpt_oss",
-                "hidden_act": "silu",
-                "num_local_experts": _EXPERTS,
-                "num_experts_per_tok": 1,
-                "experts_per_token": 1,
-                "attention_bias": True,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 150_000.0},
-                "rope_theta": 150_000.0,
-                "sliding_window": 4096,
-                "layer_types": ["full_attention", "sliding_attention"],
-                "swiglu_limit": 7.0,
-            },
-            layers=2,
-            theta=150_000.0,
-            feed_forward=False,
-            extra={
-                "self_attn.sinks": ((HEADS,), -1e4),
-                **{
-                    f"self_attn.{name}_proj.bias": ((HIDDEN if name == "o" else HEADS * HEAD,), 0.0)
-                    for name in "qkvo"
-                },
-                "mlp.router.weight": ((_EXPERTS, HIDDEN), 0.0),
-                "mlp.router.bias": ((_EXPERTS,), 0.0),
-                **{
-                    f"mlp.experts.{name}_proj.{part}": (sizes, 0.0)
-                    for name, rows, columns in (
-                        ("gate", HEAD, HIDDEN),
-                        ("up", HEAD, HIDDEN),
-                        ("down", HIDDEN, HEAD),
-                    )
-                    for part, sizes in (("weight", (_EXPERTS, rows, columns)), ("bias", (_EXPERTS, rows)))
-                },
-            },
-        ),
-        {
-            "<|startoftext|>": True,
-            "<|endoftext|>": True,
-            "<|return|>": True,
-            "<|constrain|>": True,
-            "<|channel|>": True,
-            "<|start|>": True,
-            "<|end|>": True,
-            "<|message|>": True,
-            "<|call|>": True,
-            "assistant": False,
-        },
-        ends=("<|return|>", "<|endoftext|>", "<|call|>"),
-        prompt_end=("<|start|>", "assistant"),
-        bos="<|startoftext|>",
-        template="""\
-<|start|>system<|message|>Channels: analysis, commentary, final.<|end|>
-{%- if tools %}<|start|>developer<|message|>namespace functions
-{%- for tool in tools %} {{ tool | tojson }}{% endfor %}<|end|>{% endif %}
-{%- for message in messages %}
-{%- if message.role == 'tool' %}<|start|>tool<|channel|>commentary<|message|>{{ message.content }}<|end|>
-{%- else %}<|start|>{{ message.role }}<|message|>{{ message.content }}<|end|>{% endif %}{% endfor %}
-{%- if add_generation_prompt %}<|start|>assistant{% endif %}""",
-    ),
-    _harmony,
-    _in_channels,
-)
-
-CALLERS: Final = (QWEN, LLAMA, MISTRAL, GEMMA_3, GEMMA_4, GPT_OSS)
