@@ -201,14 +201,25 @@ class Exchange(AtOnce):
                 self._answer_ended(relay)
             elif relay.tunnels:
                 self.pass_down()
+            else:
+                self._pass_chunks(relay)
         except Exception as error:  # noqa: BLE001  logged there, and nothing may be left unanswered
             self._failed(error)
+
+    def _pass_chunks(self, relay: Relay) -> None:
+        """Whole chunks need none of this: they go past us, if they may."""
+        chunks, up = relay.whole_chunks(), self._up
+        if up is not None:
+            self.bytes_out += up.pass_no_more()
+            if chunks is not None:
+                up.pass_on(chunks, self.side.write)
 
     def answer_lost(self, error: Exception | None) -> None:
         """The upstream's connection has ended before its answer had."""
         up, self._up = self._up, None
         relay = self._relay
         assert up is not None  # a taker only while a request is on the connection
+        self.bytes_out += up.pass_no_more()
         try:
             if relay is None or not relay.started:
                 self._relay = None
@@ -237,6 +248,7 @@ class Exchange(AtOnce):
     def _answer_ended(self, relay: Relay) -> None:
         up, self._up = self._up, None
         if up is not None:
+            self.bytes_out += up.pass_no_more()
             if relay.reusable and self.lease is not None and up.transport.get_write_buffer_size() == 0:
                 if self._paused:
                     up.transport.resume_reading()
@@ -304,6 +316,7 @@ class Exchange(AtOnce):
         drains = planned is not None and not planned.route.wire.abort_on_disconnect
         if drains and not self.tunnelled and up is not None and lease is not None:
             relay = relay or self._expect()
+            self.bytes_out += up.pass_no_more()
             self._up = self.lease = None
             Drain(self.shared, up, lease, relay)
         self._drop_upstream()
@@ -458,4 +471,5 @@ class Exchange(AtOnce):
     def _drop_upstream(self) -> None:
         up, self._up = self._up, None
         if up is not None:
+            self.bytes_out += up.pass_no_more()
             up.drop()

@@ -7,7 +7,7 @@ an engine that has ended has forgotten it.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,6 +107,10 @@ class ResponseRelay(Relay):
         if self._memory is not None:
             self._look(self._memory, data)
         return out
+
+    def whole_chunks(self) -> deque[bytes] | None:
+        """See `Relay`."""
+        return super().whole_chunks() if self._memory is None else None
 
     def _look(self, memory: KeptResponses, data: bytes) -> None:
         looked = self._looked = self._looked + data[:LOOKED_AT]

@@ -13,11 +13,12 @@ chunk without its end become a typed error event where one can be said, and a ha
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from router import refused
 from router.answer_head import AnswerHead, BadAnswerError, status_line
-from router.chunks import LAST_CHUNK, SIZE_LINES, ChunkScanner, FramingError, chunk
+from router.chunks import LAST_CHUNK, ChunkScanner, FramingError, chunk
 from router.echo import AnswerFilter
 from router.ending import End
 from router.head_cache import HeadCache, again
@@ -25,7 +26,7 @@ from router.heads import END
 from router.held import LIMITS, Held, as_events, in_envelope, is_document, why_held
 from router.openai import Face, refusal_of
 from router.ports import Refusal
-from router.tail import LIMIT, Tail, usage_in
+from router.tail import Tail, usage_in
 
 _HEAD_LIMIT = 65536
 _INTERIM_LIMIT = 16
@@ -40,7 +41,6 @@ _DECODED: Final = 3
 _HOLDING: Final = 4
 _TUNNEL: Final = 5
 
-_LISTED: Final = len(SIZE_LINES)
 _COMPLETE: Final = End.COMPLETE
 _NOTHING: Final = Tail()
 """Never added to."""
@@ -129,21 +129,8 @@ class Relay:
         """Bytes for the client out of *data* from upstream; `end` is set when there will be no more."""
         mode = self._mode
         if mode == _AS_CHUNKS:
-            scanner, size = self._scanner, len(data)
+            scanner = self._scanner
             assert scanner is not None  # set with the mode
-            if (
-                scanner.fresh
-                and size < _LISTED
-                and data.startswith(SIZE_LINES[size])
-                and data.endswith(b"\r\n")
-            ):
-                # Exactly one whole chunk, as nearly every event comes: nothing is to be taken apart.
-                tail = self._tail
-                tail.chunks.append(data)
-                tail.size += size
-                if tail.size > LIMIT:
-                    tail.cut()
-                return data
             return self._feed_chunks(scanner, data)
         if mode == _AS_COUNTED:
             return self._feed_counted(data)
@@ -152,6 +139,14 @@ class Relay:
         if mode == _TUNNEL:
             return data
         return self._feed_payload(data)
+
+    def whole_chunks(self) -> deque[bytes] | None:
+        """Where whole chunks may be noted that go on as they are, without a `feed`, for as long as each read
+        is exactly one; None: everything is to be fed."""
+        scanner = self._scanner
+        if self._mode != _AS_CHUNKS or self.end is not None or scanner is None or not scanner.fresh:
+            return None
+        return self._tail.chunks
 
     def eof(self) -> bytes:
         """The upstream's connection has ended."""

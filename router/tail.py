@@ -6,12 +6,15 @@ Nothing of a stream is parsed while it passes; what its end tells is read here, 
 from __future__ import annotations
 
 import re
+from collections import deque
 
 from registry.capability import Protocol as ApiProtocol
 
 _KEPT = 8192
 LIMIT = 16384
 """Bytes held per stream; cut back to `_KEPT` when above. A last event with usage is under 1 KB."""
+_CHUNKS = 16
+"""Whole chunks held, of at most 2 KB each: an answer's end is in its last three or four."""
 _NEAR = 320
 """Where the usage of nearly every answer lies, counted from its end."""
 
@@ -26,32 +29,27 @@ _RESPONSES_END = re.compile(rb"response\.(?:completed|incomplete|failed)")
 
 
 class Tail:
-    """Collects payload, by `note`; whoever has many whole chunks to tell of appends to `chunks`, and adds to
-    `size`, without a call."""
+    """Collects payload, by `note`; whoever has many whole chunks to tell of appends to `chunks`, without a
+    call."""
 
-    __slots__ = ("_pieces", "chunks", "size")
+    __slots__ = ("_pieces", "_size", "chunks")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self.chunks: list[bytes] = []
+        self.chunks: deque[bytes] = deque(maxlen=_CHUNKS)
         """Chunks with their framing, which came after all that was noted."""
-        self.size = 0
-        """Bytes collected; above `LIMIT`, `cut` is to be called."""
+        self._size = 0
 
     def note(self, payload: bytes) -> None:
         """Another piece of the answer."""
         if self.chunks:
             self._take_apart()
         self._pieces.append(payload)
-        self.size += len(payload)
-        if self.size > LIMIT:
-            self.cut()
-
-    def cut(self) -> None:
-        """Forget all but the last bytes."""
-        kept = self._all()[-_KEPT:]
-        self._pieces = [kept]
-        self.size = len(kept)
+        self._size += len(payload)
+        if self._size > LIMIT:
+            kept = self._all()[-_KEPT:]
+            self._pieces = [kept]
+            self._size = len(kept)
 
     @property
     def between_events(self) -> bool:
@@ -89,7 +87,10 @@ class Tail:
 
     def _take_apart(self) -> None:
         """Make pieces of the chunks."""
+        if len(self.chunks) == _CHUNKS:
+            self._pieces.clear()  # what came between may have been dropped
         self._pieces += [chunk[chunk.index(b"\n") + 1 : -2] for chunk in self.chunks]
+        self._size = sum(map(len, self._pieces))
         self.chunks.clear()
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from router.answer_head import AnswerHead
+from router.chunks import SIZE_LINES
 from router.ports import Bytes, Lease
 from router.wheel import TICK
 
@@ -26,6 +28,9 @@ the first is to be on its way before the last has opened its connection. Other i
 own."""
 
 PoolKey = tuple[str, int, int]
+
+_LISTED: Final = len(SIZE_LINES)
+_NO_CHUNKS: Final[deque[bytes]] = deque(maxlen=0)
 
 
 class Taker(Protocol):
@@ -47,7 +52,10 @@ class Taker(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an engine (or to the control app). Has a taker while a request is on it."""
 
-    __slots__ = ("idle_since", "key", "last_head", "lost", "reused", "taker", "transport", "write")
+    __slots__ = (
+        "_chunks", "_onward", "idle_since", "key", "last_head", "lost", "passed", "reused", "taker",
+        "transport", "write",
+    )  # fmt: skip
 
     def __init__(self, key: PoolKey) -> None:
         self.key = key
@@ -56,6 +64,11 @@ class UpstreamConnection(asyncio.Protocol):
         self.write: Callable[[Bytes], None]
         """The transport's."""
         self.taker: Taker | None = None
+        self._onward: Callable[[Bytes], None] | None = None
+        """Where whole chunks go, past the taker."""
+        self._chunks: deque[bytes] = _NO_CHUNKS
+        self.passed = 0
+        """Bytes that went past it."""
         self.reused = False
         """It has carried a request before: that it is lost may only mean that the engine tired of waiting."""
         self.last_head: AnswerHead | None = None
@@ -72,6 +85,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.write = self.transport.write
 
     def data_received(self, data: bytes) -> None:
+        onward = self._onward
+        if onward is not None:
+            size = len(data)
+            if size < _LISTED and data.startswith(SIZE_LINES[size]) and data.endswith(b"\r\n"):
+                # Exactly one whole chunk, as nearly every event comes: nothing is to be taken apart.
+                self._chunks.append(data)
+                self.passed += size
+                onward(data)
+                return
         taker = self.taker
         if taker is not None:
             taker.answer_data(data)
@@ -79,6 +101,19 @@ class UpstreamConnection(asyncio.Protocol):
             # Bytes nobody asked for would be taken for the next request's answer.
             self.lost = True
             self.transport.abort()
+
+    def pass_on(self, chunks: deque[bytes], onward: Callable[[Bytes], None]) -> None:
+        """Send each read that is one whole chunk *onward*, and note it in *chunks*, until told otherwise: a
+        stream is thousands of them. What is anything else still goes to the taker."""
+        self._chunks = chunks
+        self._onward = onward
+
+    def pass_no_more(self) -> int:
+        """Everything goes to the taker again; the bytes that went past it."""
+        passed, self.passed = self.passed, 0
+        self._onward = None
+        self._chunks = _NO_CHUNKS
+        return passed
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

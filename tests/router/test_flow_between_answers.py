@@ -181,3 +181,56 @@ def test_a_warm_request_is_written_before_its_reading_returns() -> None:
     leases = shared.upstreams
     assert isinstance(leases, FakeUpstreams)
     assert [lease.ended for lease in leases.leases] == [[Outcome.SERVED]] * 3
+
+
+def test_chunks_that_go_past_the_exchange_are_counted_and_the_end_is_seen() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    events = [b'data: {"n":%d}\n\n' % n for n in range(40)]
+    events += [b'data: {"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n', b"data: [DONE]\n\n"]
+    framed = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+    last = b"0\r\n\r\n"
+    ways = {
+        "an event a read": [head, *framed, last],
+        "the end with the last": [head, *framed[:-1], framed[-1] + last],
+        "two at once": [head, *map(bytes.__add__, framed[::2], framed[1::2]), last],
+        "torn": [head, *(framed[:20]), framed[20][:5], framed[20][5:], *framed[21:], last],
+        "all at once": [head + b"".join(framed) + last],
+    }
+    seen: dict[str, list[Any]] = {}
+    for way, reads in ways.items():
+        records: list[RequestRecord] = []
+        shared = a_shared(records.append)
+        client, client_transport = a_client(shared)
+        up, _ = an_engine(shared)
+        send(client, CHAT)
+        for read in reads:
+            up.data_received(read)
+        (record,) = records
+        assert shared.pool.idle == 1, way
+        assert record.bytes_out == len(client_transport.written), way
+        seen[way] = [client_transport.written, record.outcome, record.prompt_tokens, record.completion_tokens]
+    assert seen["all at once"][0].endswith(b"".join(framed) + last)
+    assert list(seen.values()) == [[seen["torn"][0], "served", 7, 3]] * len(ways)
+
+
+def test_a_stream_that_is_cut_after_whole_chunks_says_so_and_one_that_its_client_leaves_ends() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    event = b"data: 1\n\n"
+    framed = b"%x\r\n%b\r\n" % (len(event), event)
+    for leaves in (False, True):
+        records: list[RequestRecord] = []
+        shared = a_shared(records.append)
+        client, client_transport = a_client(shared)
+        up, up_transport = an_engine(shared)
+        send(client, CHAT)
+        for read in (head, *[framed] * 20):
+            up.data_received(read)
+        if leaves:
+            client.connection_lost(None)
+            assert up_transport.written.endswith(b"<abort>")
+            assert records[0].outcome == "client_gone"
+        else:
+            up.connection_lost(None)
+            assert b'"error"' in client_transport.written
+            assert records[0].outcome == "upstream_failed"
+        assert records[0].bytes_out == len(client_transport.written)
