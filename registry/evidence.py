@@ -88,7 +88,7 @@ def settle_facts(
             [
                 Fact(name.family, Rank.NAME, "name"),
                 Fact(
-                    by_type.family if by_type and name.family is None else None,
+                    by_type if name.family is None else None,
                     Rank.FILES,
                     "config.json model_type",
                 ),
@@ -97,16 +97,7 @@ def settle_facts(
         base_family=settle([Fact(name.base_family, Rank.NAME, "name")]),
         version=settle([Fact(name.version, Rank.NAME, "name")]),
         stage=settle([Fact(name.stage, Rank.NAME, "name")]),
-        provider=settle(
-            [
-                Fact(name.provider, Rank.NAME, "name"),
-                Fact(
-                    by_type.provider if by_type and name.provider is None and name.family is None else None,
-                    Rank.FILES,
-                    "config.json model_type",
-                ),
-            ]
-        ),
+        provider=settle([Fact(name.provider, Rank.NAME, "name")]),
         architecture=settle([Fact(files.architecture, Rank.FILES, header or "config.json architectures")]),
         chat_template=settle([Fact(files.template, Rank.FILES, header or "chat template")]),
         license=settle([Fact(files.license, Rank.FILES, header or "the card")]),
@@ -128,12 +119,15 @@ _GLUED_VERSION = re.compile(r"(?<=[a-z])(\d)p?(\d)(?=v?(?:_|$))")
 _NAMED_OTHERWISE = {"glm_moe_dsa": "glm 5", "glm4_moe": "glm 4.5", "glm4_moe_lite": "glm 4.7"}
 
 
-def _by_type(files: Checkpoint, families: FamilyTable | None) -> NameFacts | None:
-    """What a `model_type` says; every house builds on Llama's, so that one says nothing."""
+def _by_type(files: Checkpoint, families: FamilyTable | None) -> str | None:
+    """The family that a `model_type` belongs to; every house builds on Llama's, so that one says nothing.
+
+    It says nothing of who made the model: anyone trains a model of their own on Qwen 3's architecture.
+    """
     if files.model_type in (None, "llama", "mistral") or families is None or files.is_adapter:
         return None
     said = _NAMED_OTHERWISE.get(files.model_type) or _GLUED_VERSION.sub(r"\1.\2", files.model_type)
-    return parse_name(said.removesuffix("_text"), families)
+    return parse_name(said.removesuffix("_text"), families).family
 
 
 def _capabilities(
