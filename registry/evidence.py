@@ -69,12 +69,20 @@ def settle_facts(
                 ),
             ]
         ),
-        active_parameters=settle([Fact(name.active_parameters, Rank.NAME, "name")]),
+        active_parameters=settle(
+            [
+                Fact(live.active_parameters, Rank.ENGINE, "/v1/models"),
+                Fact(name.active_parameters, Rank.NAME, "name"),
+            ]
+        ),
         quantization=settle(
             [
+                Fact(live.quantization, Rank.ENGINE, "/v1/models"),
                 Fact(files.quantization, Rank.FILES, header or "config.json"),
                 Fact(
-                    _unless_alike(name.quantization, files.quantization), Rank.NAME, name.quantization_source
+                    _unless_alike(name.quantization, live.quantization or files.quantization),
+                    Rank.NAME,
+                    name.quantization_source,
                 ),
             ]
         ),
@@ -86,6 +94,7 @@ def settle_facts(
         ),
         family=settle(
             [
+                Fact(live.family, Rank.ENGINE, "/v1/models"),
                 Fact(name.family, Rank.NAME, "name"),
                 Fact(
                     by_type if name.family is None else None,
@@ -98,7 +107,12 @@ def settle_facts(
         version=settle([Fact(name.version, Rank.NAME, "name")]),
         stage=settle([Fact(name.stage, Rank.NAME, "name")]),
         provider=settle([Fact(name.provider, Rank.NAME, "name")]),
-        architecture=settle([Fact(files.architecture, Rank.FILES, header or "config.json architectures")]),
+        architecture=settle(
+            [
+                Fact(live.architecture, Rank.ENGINE, "/v1/models"),
+                Fact(files.architecture, Rank.FILES, header or "config.json architectures"),
+            ]
+        ),
         chat_template=settle([Fact(files.template, Rank.FILES, header or "chat template")]),
         license=settle([Fact(files.license, Rank.FILES, header or "the card")]),
         base_model=settle([Fact(files.base_model, Rank.FILES, "adapter_config.json")]),

@@ -16,6 +16,7 @@ from registry.capability import Capability
 MAX_MODELS = 2000
 """Taken from one server; the rest is dropped."""
 MAX_ID = 200
+MAX_WORD = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class ServedModel:
     roles_source: str = "/openapi.json"
     sees: bool | None = None
     """Whether pictures go in, by vllm-mlx's `model_type`."""
+    active_parameters: int | None = None
+    quantization: str | None = None
+    family: str | None = None
+    architecture: str | None = None
+    """These four by a server of our own kind; other servers' words for them are other words."""
 
 
 def parse_models(body: bytes) -> tuple[ServedModel, ...]:
@@ -75,6 +81,7 @@ def _served(entry: Mapping[str, Any]) -> ServedModel | None:
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
     assert isinstance(meta, dict)
     root = entry.get("root")
+    ours = entry if "source_kind" in entry and "sources" in entry else {}
     return ServedModel(
         id=name,
         context_length=_first_whole(
@@ -90,7 +97,16 @@ def _served(entry: Mapping[str, Any]) -> ServedModel | None:
         root=root if isinstance(root, str) and root != name else None,
         created=_first_whole(entry.get("created")) or 0,
         owned_by=str(entry.get("owned_by") or "")[:MAX_ID],
+        active_parameters=_first_whole(ours.get("active_parameters")),
+        quantization=_word(ours.get("quantization")),
+        family=_word(ours.get("family")),
+        architecture=_word(ours.get("architecture")),
     )
+
+
+def _word(value: object) -> str | None:
+    """*value* when it is a word that can be shown."""
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_WORD and value.isprintable() else None
 
 
 def _first_whole(*values: object) -> int | None:

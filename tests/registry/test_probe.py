@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.capability import Capability
+from registry.evidence import settle_facts
+from registry.families import load_families
+from registry.names import parse_name
 from registry.probe import (
     MAX_MODELS,
     ServedModel,
@@ -18,6 +21,8 @@ from registry.probe import (
     with_health,
     with_routes,
 )
+
+FAMILIES = load_families()
 
 
 def parsed(value: object) -> tuple[ServedModel, ...]:
@@ -64,6 +69,25 @@ def test_one_of_our_own_kind_tells_everything() -> None:
     (found,) = parsed(listed(entry))
     assert (found.capabilities, found.context_length) == (frozenset({Capability.EMBED}), 512)
     assert (found.size_bytes, found.parameters) == (7, 3)
+    words = {
+        "active_parameters": 2,
+        "quantization": "int4",
+        "family": "qwen3",
+        "architecture": "Qwen3ForCausalLM",
+    }
+    (found,) = parsed(listed(entry | words | {"source_kind": "hub", "sources": {}}))
+    facts = settle_facts("x", parse_name("x", FAMILIES), served=found)
+    said = (facts.active_parameters, facts.quantization, facts.family, facts.architecture)
+    assert [fact.value for fact in said] == list(words.values())
+    assert {fact.source for fact in said} == {"/v1/models"}
+
+
+def test_other_servers_words_of_the_same_name_are_not_ours() -> None:
+    words = {"quantization": "Q4_K_M", "family": "llama", "architecture": "llama", "active_parameters": 1}
+    assert parsed(listed({"id": "x"} | words)) == (ServedModel("x"),)
+    odd = {"quantization": "a\x1b[2J", "family": "f" * 99, "architecture": 3, "active_parameters": True}
+    ours = {"id": "x", "source_kind": "hub", "sources": {}}
+    assert parsed(listed(ours | odd)) == (ServedModel("x"),)
 
 
 def test_odd_entries_are_left_out_and_each_id_comes_once() -> None:
