@@ -114,9 +114,7 @@ class Tokens:
         for question, row in zip(questions, asked, strict=True):
             others = {name for other in (*asked, *said) if other is not row for name, _ in other}
             # The higher its number the rarer it is: nothing else in a prompt has it.
-            self.asked[question] = max((one for one in row if one[0] not in others), key=lambda one: one[1])[
-                0
-            ]
+            self.asked[question] = max({name for name, _ in row} - others, key=self.ids.__getitem__)
         return [[name for name, _ in row] for row in said]
 
     def _name(self, text: bytes) -> str:
