@@ -98,6 +98,19 @@ def test_its_own_port_wants_a_key(daemon: RunningDaemon) -> None:
     assert httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=30).status_code == 401
 
 
+def test_what_it_says_of_itself_is_passed_and_what_takes_it_apart_is_not(daemon: RunningDaemon) -> None:
+    def ask(method: str, path: str) -> httpx.Response:
+        return httpx.request(method, f"{daemon.url}/upstream/{YARD}{path}", timeout=300)
+
+    assert "vllm:num_requests_running" in ask("GET", "/metrics").text
+    assert ask("GET", "/version").json()["version"]
+    listed = ask("GET", "/v1/models")  # below /v1 it wants its own key, which we put in
+    assert YARD in [model["id"] for model in listed.json()["data"]]
+    for path in ("/sleep", "/collective_rpc", "/v1/load_lora_adapter", "/kv_event_sources"):
+        refused = ask("POST", path)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "path_not_passed")
+
+
 def test_a_stream_is_streamed_and_carries_usage(client: openai.OpenAI) -> None:
     question, expected = next(iter(QUESTIONS.items()))
     chunks = list(
@@ -248,7 +261,8 @@ def test_a_kept_response_is_asked_of_the_process_that_made_it(
     eventually(lambda: client.responses.retrieve(made.id).status == "completed", within=60)
     assert client.responses.retrieve(made.id).output_text.strip() == expected.strip()
     with client.responses.create(model=YARD, input=question, stream=True, store=True) as events:
-        streamed = next(event.response for event in events if event.type == "response.created")
+        # To its end: vLLM keeps a stream's response then.
+        streamed, *_ = [event.response for event in events if event.type == "response.created"]
     assert client.responses.retrieve(streamed.id).id == streamed.id
     long = {"logit_bias": NO_END, "max_output_tokens": 900}
     slow = client.responses.create(model=YARD, input=question, background=True, extra_body=long)
