@@ -97,9 +97,9 @@ def _for_programs(record: RequestRecord, stamp: str) -> RequestRecord:
         record = replace(record, path=_path(record), model=_plain(record.model))
     record.time = stamp
     if record.waited:
-        record.waited = round(record.waited, 6)
-    record.first_byte = round(record.first_byte, 6)
-    record.total = round(record.total, 6)
+        record.waited = int(record.waited * 1e6 + 0.5) / 1e6
+    record.first_byte = int(record.first_byte * 1e6 + 0.5) / 1e6
+    record.total = int(record.total * 1e6 + 0.5) / 1e6
     return record
 
 
