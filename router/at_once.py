@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from router.head_cache import again
-from router.heads import END
-from router.outgoing import relay_for, to_engine_plainly
+from router.heads import END, engine_head
+from router.outgoing import relay_for
 from router.plan import Plan
 from router.ports import Lease, Outcome, RequestRecord
 from router.relay import CLOSING, Relay
@@ -57,10 +57,15 @@ class AtOnce(Special):
 
     def _send_plainly(self, up: UpstreamConnection, planned: Plan, lease: Lease) -> None:
         """`Exchange.send`, where the body goes as it came and nothing is expected of the answer."""
-        self._await_first_byte(planned)
-        body = self._pieces[0]
+        head, body, limits = self.head, self._pieces[0], self.shared.limits
+        if limits.answer_timeout:
+            self._await_first_byte(planned)
+        else:
+            due = self.leased_at + (planned.route.wire.first_byte_timeout or limits.first_byte_timeout)
+            self.side.deadline = self._first_byte_due = due
         target = (lease.host, lease.port, lease.key, planned.path)
-        first = to_engine_plainly(self.head, target, len(body), self._id_line)
+        sent = head.sent if head.sent_to == target else engine_head(head, target)
+        first = b"%b%b\r\ncontent-length: %d\r\n\r\n" % (sent, self._id_line, len(body))
         if len(body) <= JOINED:
             up.write(first + body)
         else:

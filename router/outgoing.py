@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.heads import EngineTarget, RequestHead, control_head, engine_head, free_head, tunnel_head
+from router.heads import RequestHead, control_head, engine_head, free_head, tunnel_head
 from router.kept import Kept, ResponseRelay
 from router.plan import Plan
 from router.ports import Lease
@@ -36,12 +36,8 @@ def to_engine(
     target = (lease.host, lease.port, lease.key, planned.path)
     if planned.method:
         return free_head(head, target, length=size, id_line=id_line), relay
-    return to_engine_plainly(head, target, size, id_line), relay
-
-
-def to_engine_plainly(head: RequestHead, target: EngineTarget, size: int, id_line: bytes) -> bytes:
-    """The head alone, of a request like nearly every other."""
-    return b"%b%b\r\ncontent-length: %d\r\n\r\n" % (engine_head(head, target), id_line, size)
+    first = engine_head(head, target)
+    return b"%b%b\r\ncontent-length: %d\r\n\r\n" % (first, id_line, size), relay
 
 
 def relay_for(exchange: Exchange, planned: Plan, lease: Lease) -> Relay:
