@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from config.vocabulary import EngineName
 from registry.engine import Engine, Installation, LaunchSpec, Machine
@@ -21,6 +22,13 @@ ENGINES: Mapping[EngineName, Engine] = {
 
 NO_INSTALLATION = Installation(EngineName.COMMAND, "")
 """Of a command: it is installed where its template says."""
+
+
+LOSES_CALLS: Final[Mapping[EngineName, frozenset[str]]] = {
+    EngineName.VLLM_MLX: frozenset({"GptOssForCausalLM"}),
+}
+"""Architectures whose tool calls an engine loses, so that any other goes before it. vllm-mlx 0.6 cleans the
+channels of gpt-oss away before its parser looks (`tests/engines/test_tool_calls.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,9 @@ def choose(model: Model, machine: Machine, installed: Mapping[EngineName, Instal
         return _one(EngineName.COMMAND, model, machine, {EngineName.COMMAND: NO_INSTALLATION})
     if options is not None and options.engine != "auto":
         return _one(EngineName(options.engine), model, machine, installed)
-    choices = [_one(name, model, machine, installed) for name in preferences(machine)]
+    architecture = None if model.checkpoint is None else model.checkpoint.architecture
+    order = sorted(preferences(machine), key=lambda name: architecture in LOSES_CALLS.get(name, ()))
+    choices = [_one(name, model, machine, installed) for name in order]
     for wanted in (_is_ready, _is_missing):
         for choice in choices:
             if wanted(choice):

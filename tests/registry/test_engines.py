@@ -373,6 +373,7 @@ MLX = replace(CHAT, mlx_quantized=True, quantization="mlx-4bit")
         (NVIDIA, "all", MLX, Capability.GENERATE, EngineName.MLX_LM),
         (MAC, "all", CHAT, Capability.GENERATE, EngineName.VLLM_MLX),
         (MAC, "mlx-lm", CHAT, Capability.GENERATE, EngineName.MLX_LM),
+        (MAC, "all", replace(CHAT, architecture="GptOssForCausalLM"), Capability.GENERATE, EngineName.MLX_LM),
     ],
 )
 def test_auto_picks_by_machine_checkpoint_and_what_is_installed(
