@@ -7,6 +7,7 @@ milliseconds; callers on the loop's thread use a thread.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -86,12 +87,17 @@ def socket_inodes(pid: int) -> set[int]:
 
 async def knock(port: int) -> bool:
     """Whether anybody accepts connections on 127.0.0.1:*port*; says nothing to whoever does."""
+    address = ("127.0.0.1", port)
     with socket.socket() as probe:
         probe.setblocking(False)
+        code = probe.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            # Linux has the answer of its own loopback by now: it costs an eighth of waiting for it.
+            code = probe.connect_ex(address)
+        if code not in (errno.EINPROGRESS, errno.EALREADY):
+            return code in (0, errno.EISCONN)
         try:
-            await asyncio.wait_for(
-                asyncio.get_running_loop().sock_connect(probe, ("127.0.0.1", port)), KNOCK_TIMEOUT
-            )
+            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(probe, address), KNOCK_TIMEOUT)
         except OSError:
             return False
     return True

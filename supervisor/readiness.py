@@ -1,6 +1,6 @@
 """Whether an instance is ready: walks its `LaunchSpec`'s steps, in order, against the living child.
 
-Whether anybody listens is asked every 20 ms, which costs a refused connection; a server that answers "not
+Whether anybody listens is asked every 10 ms, which costs a refused connection; a server that answers "not
 yet" is asked every 25 ms for the first minute, so that a request that waits is forwarded within 50 ms of the
 engine's first good answer, and every 250 ms from then on. A start ends in one of: every step passed; a fatal
 answer; a stranger on our port; `stall_timeout` without a sign of life (a new line, CPU or I/O of the tree);
@@ -28,8 +28,8 @@ from supervisor.tasks import TaskScope
 
 log = structlog.get_logger("modelyard.readiness")
 
-KNOCK_EVERY = 0.02
-"""Seconds between two tries to connect while nobody listens: a third of a millisecond each."""
+KNOCK_EVERY = 0.01
+"""Seconds between two tries to connect while nobody listens: some 20 us each."""
 POLL_EVERY = 0.025
 POLL_LATER = 0.25
 POLL_EAGERLY_FOR = 60.0

@@ -54,15 +54,18 @@ def never_spawn(work: Any, *, name: str) -> asyncio.Task[Any]:
     raise AssertionError(f"a warm request made the task {name}")
 
 
-def a_shared(recorder: Recorder = lambda record: None) -> Shared:
+def some_ports(recorder: Recorder = lambda record: None) -> FrontPorts:
     directory = FakeDirectory({"m": Route("m", object(), Wire("m"))})
     engine = ScriptedUpstream.__new__(ScriptedUpstream)
     engine.port = 1
-    ports = FrontPorts(
+    return FrontPorts(
         directory=directory, upstreams=FakeUpstreams(engine), refusals=refusals, recorder=recorder,
         control=FakeControl(), spawn=never_spawn, now=lambda: 0.0, request_ids=lambda: "r",
     )  # fmt: skip
-    return Shared(ports, FrontLimits(), Wheel(lambda: 0.0, None))
+
+
+def a_shared(recorder: Recorder = lambda record: None) -> Shared:
+    return Shared(some_ports(recorder), FrontLimits(), Wheel(lambda: 0.0, None))
 
 
 def a_client(shared: Shared) -> tuple[FrontConnection, FakeTransport]:
