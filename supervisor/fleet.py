@@ -240,7 +240,8 @@ class Supervisor:
             if never is not None:
                 raise too_large(model, never)
         limit = self.policy.request_timeout if timeout is None else timeout
-        account = self.accounts.open(request, model, *situation(self.scheduler.picture(), model))
+        picture = self.scheduler.picture(whole=False, of=model)
+        account = self.accounts.open(request, model, *situation(picture, model))
 
         leased, denied = self.accounts.follow(account, granted, refused)
         waiter = self.pool.ask(model, timeout=limit, priority=priority, granted=leased, refused=denied)

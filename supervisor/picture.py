@@ -37,6 +37,17 @@ def fleet_picture(
     )
 
 
+def has_a_part(instance: Instance, pool: Pool, wanted: Collection[ModelId]) -> bool:
+    """Whether *instance* can matter to a decision: it runs or holds something, or is to run. Of hundreds of
+    models nearly all have none, and drawing them takes longer than a token may wait."""
+    return (
+        instance.state is not State.STOPPED
+        or bool(instance.reserved)
+        or instance.id in wanted
+        or pool.queue_length(instance.id) > 0
+    )
+
+
 def _model_picture(
     instance: Instance, pool: Pool, forecast: Forecast, *, wanted: bool, now: float
 ) -> ModelPicture:

@@ -6,7 +6,7 @@ way. So it is served as long as no round that was asked for is outstanding: see 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from supervisor.admission import Decision, Evict, FleetPicture, Refuse, Start, d
 from supervisor.errors import ModelTooLargeError
 from supervisor.forecast import Forecast
 from supervisor.instance import Instance
-from supervisor.picture import fleet_picture
+from supervisor.picture import fleet_picture, has_a_part
 from supervisor.policy import Policy
 from supervisor.pool import Pool
 from supervisor.ports import EventKind, SupervisorEvent, Timer
@@ -88,7 +88,7 @@ class Scheduler:
 
     def _round(self) -> None:
         self._again = False
-        picture = self.picture()
+        picture = self.picture(whole=False)
         plan = decide(picture, self._policy)
         self.notes = plan.notes or {}
         record(self._books.accounts, plan, picture)
@@ -111,11 +111,15 @@ class Scheduler:
         self._stopped = True
         self._arm(None)
 
-    def picture(self) -> FleetPicture:
-        """All models as admission sees them."""
+    def picture(self, *, whole: bool = True, of: ModelId | None = None) -> FleetPicture:
+        """All models as admission sees them; not *whole*: *of* and those that can matter to a decision."""
         books = self._books
+        instances: Collection[Instance] = books.instances.values()
+        if not whole:
+            wanted, pool = self.wanted, books.pool
+            instances = [one for one in instances if one.id == of or has_a_part(one, pool, wanted)]
         return fleet_picture(
-            books.instances.values(),
+            instances,
             books.pool,
             books.forecast,
             budgets=books.budgets,
@@ -126,7 +130,7 @@ class Scheduler:
 
     def relieve(self, instance: Instance) -> None:
         """*instance* was measured to hold more than was set aside: somebody else may have to go."""
-        found = relieve(self.picture(), instance.id)
+        found = relieve(self.picture(whole=False), instance.id)
         if found is not None:
             self._carry_out(found)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -297,3 +299,19 @@ def test_no_decision_breaks_an_invariant(picture: FleetPicture) -> None:
     assert len({d.model for d in found.decisions}) == len(found.decisions)
     if found.ask_again_in is not None:
         assert found.ask_again_in > 0
+
+
+@given(pictures(), st.data())
+def test_a_model_that_rests_and_that_nobody_wants_changes_no_decision(
+    picture: FleetPicture, data: st.DataObject
+) -> None:
+    """So the scheduler leaves such models out of its pictures: see `supervisor.picture.has_a_part`."""
+    models = tuple(
+        replace(one, group=data.draw(st.sampled_from(("", "g"))), exclusive=data.draw(st.booleans()))
+        for one in picture.models
+    )
+    with_a_part = tuple(
+        one for one in models if one.state is not State.STOPPED or one.waiting or one.wanted or one.reserved
+    )
+    whole, part = replace(picture, models=models), replace(picture, models=with_a_part)
+    assert decide(whole, Policy()) == decide(part, Policy())
