@@ -156,6 +156,7 @@ class Reach:
         exchange = self._exchange
         shared = exchange.shared
         try:
+            await shared.control_turns.mine()
             up = await shared.pool.adopt(shared.control.open(exchange.side.client, exchange.holder))
             self._task = None
             exchange.send(up)

@@ -25,6 +25,7 @@ from router.ports import (
     Stranger,
     Upstreams,
 )
+from router.turns import Turns
 from router.upstream import UpstreamPool
 from router.wheel import Wheel
 
@@ -89,9 +90,9 @@ class Shared:
     """See the module. One per front; no part of it is global."""
 
     __slots__ = (
-        "_idle", "authorizer", "budget", "buffers", "connections_of", "control", "control_heads", "cors",
-        "counters", "directory",
-        "drains", "engine_heads", "kept", "limits", "now", "pool", "recorder", "refusals", "request_heads",
+        "_idle", "authorizer", "budget", "buffers", "connections_of", "control", "control_heads",
+        "control_turns", "cors", "counters", "directory", "drains",
+        "engine_heads", "kept", "limits", "now", "pool", "recorder", "refusals", "request_heads",
         "request_id", "spawn", "stranger", "upstreams", "wheel",
     )  # fmt: skip
 
@@ -106,6 +107,8 @@ class Shared:
         self.refusals = ports.refusals
         self.recorder = ports.recorder
         self.control = ports.control
+        self.control_turns = Turns()
+        """Requests to the control app that come together begin one a round."""
         self.stranger = ports.stranger
         self.spawn = ports.spawn
         self.now = ports.now

@@ -33,9 +33,9 @@ from router.control.restart import Restart
 from router.control.seed import Seed
 from router.control.status import RECENT_EVENTS, Moment, Status, not_ready_because, status
 from router.control.streams import STREAMS, Streams
-from router.control.turns import Turns
 from router.errors import INTERNAL, refusal_for
 from router.ports import Refusal
+from router.turns import Turns
 
 log = structlog.get_logger("modelyard.control")
 

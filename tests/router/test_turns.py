@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from router.control.turns import Turns
+from router.turns import Turns
 
 
 def test_each_round_is_one_callers_in_order() -> None:

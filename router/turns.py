@@ -9,8 +9,8 @@ from collections import deque
 class Turns:
     """Hands out turns, first come first served: the rounds between are everybody else's.
 
-    Fifty answers of a megabyte that are ready together would be written in one round, and a token would wait
-    for all of them.
+    Fifty requests to the control app that come together, or fifty answers of a megabyte that are ready
+    together, would be one round, and a token would wait for all of them.
     """
 
     def __init__(self) -> None:
