@@ -233,7 +233,15 @@ class Reloading:
         )
 
     def _plan(self, prepared: _Prepared, *, retry: bool) -> ReloadPlan:
-        return self._daemon.supervisor.changeovers.plan(prepared.differences, retry=retry)
+        changeovers = self._daemon.supervisor.changeovers
+        differences = prepared.differences
+        if not retry:
+            # Nobody is shown this plan. Models that are the same to the byte are nearly all of hundreds, and
+            # going through them takes longer than a token may wait.
+            differences = tuple(
+                one for one in differences if one.before is not one.after or one.model in changeovers.rejected
+            )
+        return changeovers.plan(differences, retry=retry)
 
     @staticmethod
     def _planned(prepared: _Prepared, plan: ReloadPlan) -> Planned:
