@@ -139,7 +139,7 @@ def test_what_it_cannot_do_is_refused_at_once_and_without_a_start(
             assert answer.json()["error"]["code"] == "capability_missing", answer.text
         assert daemon.model(YARD)["starts"] == 0
     # The daemon's own figure, from a request's first byte to the answer's last: the client is not measured.
-    lines = [line for line in daemon.log.splitlines() if '"event":"request_served"' in line]
+    lines = [line for line in daemon.log.splitlines() if '"event":"request_refused"' in line]
     took = [json.loads(line)["total_seconds"] for line in lines if f'"/v1/{path}"' in line]
     assert len(took) == ASKED
     print(f"/v1/{path}: {ASKED} refusals, median {statistics.median(took) * 1000:.1f} ms")
