@@ -10,6 +10,7 @@ import http.server
 import json
 import os
 import signal
+import statistics
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.support.eventually import eventually
+from tests.support.eventually import crowded, eventually
 from tests.support.running_daemon import FAKE_ENGINE, RunningDaemon, scripted
 from tests.support.trees import is_alive, stats
 
@@ -43,8 +44,7 @@ def test_a_request_is_forwarded_as_soon_as_the_engine_answers(tmp_path: Path, la
             seen = stats(daemon.model(name)["port"])
             lags.append(seen["first_asked"] - seen["answers_since"])
     print("lag in ms:", [round(1000 * lag, 1) for lag in lags])
-    # The best of five: what else the machine does can only add to it.
-    assert min(lags) < LAG
+    assert statistics.median(lags) < LAG * crowded()
 
 
 def test_a_configuration_edited_elsewhere_leaves_a_loaded_model_alone(tmp_path: Path) -> None:

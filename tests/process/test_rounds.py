@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from supervisor.ports import ExitReport
-from tests.support.eventually import eventually
+from tests.support.eventually import crowded, eventually
 from tests.support.running_daemon import RunningDaemon, scripted
 from tests.support.trees import Yard, fake_spec, in_yard, is_alive, squatter, stats
 
@@ -30,11 +30,6 @@ CLEAN_WITHIN: Final = 2.0
 """Seconds after the next daemon serves."""
 
 ENDLESS: Final = ("--setsid-child", "--chunks", "100000", "--chunk-interval", "0.05")
-
-
-def crowded() -> float:
-    """How many times as long everything takes, because others want this machine's cores too."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def trees_of_ready(daemon: RunningDaemon) -> set[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -37,3 +38,8 @@ async def eventually_async(probe: Callable[[], T], *, within: float = 10.0, what
         wake: asyncio.Future[None] = loop.create_future()
         loop.call_later(0.01, wake.set_result, None)
         await wake
+
+
+def crowded() -> float:
+    """How many times as long everything takes, because others want this machine's cores too."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
