@@ -54,7 +54,7 @@ def measure(machine: Machine, load: Path, found: Sequence[Subject], options: arg
     scenarios.cold_path(machine, load, ours)
     scenarios.stalled_reader(ours)
     scenarios.repositories(machine.folder / "repositories")
-    scenarios.busy_control(ours)
+    scenarios.busy_control(machine, ours)
 
 
 def table(found: Sequence[Subject], notes: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import signal
@@ -11,11 +12,12 @@ import socket
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from bench.machine import Machine, Subject
-from bench.subjects import COLD_SECONDS, KEY
+from bench.subjects import COLD_SECONDS, CONFIG, KEY
 
 STREAMS = 512
 EVENTS = 50
@@ -107,17 +109,18 @@ def repositories(folder: Path) -> None:
         (place / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
 
 
-def busy_control(subject: Subject) -> None:
+def busy_control(machine: Machine, subject: Subject) -> None:
     """50 clients poll /status, the configuration is reloaded each second, 500 repositories are looked at."""
     before = _lag(subject.port)
-    asked = asyncio.run(_poll(subject))
+    config = machine.folder / CONFIG
+    asked = asyncio.run(_poll(subject, config, json.loads(config.read_text())))
     after = _lag(subject.port)
     counts = {bound: after[bound] - before.get(bound, 0) for bound in after}
     subject.note("lag_p95_ms", _quantile(counts, 0.95) * 1000)
     subject.note("polls", asked)
 
 
-async def _poll(subject: Subject) -> int:
+async def _poll(subject: Subject, config: Path, settings: dict[str, Any]) -> int:
     asked = 0
     end = time.monotonic() + CONTROL_SECONDS
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -134,7 +137,14 @@ async def _poll(subject: Subject) -> int:
                 await asyncio.sleep(1)
 
         async def reload() -> None:
-            while time.monotonic() < end:
+            for one in itertools.count():
+                if time.monotonic() >= end:
+                    break
+                # Never the same twice: a model comes, and the one that came before it goes.
+                extra = {f"org/new-{one}": {"cmd": ["false", "{port}"], "memory": "64MiB"}}
+                draft = config.with_suffix(".draft")
+                draft.write_text(json.dumps({**settings, "models": {**settings["models"], **extra}}))
+                draft.replace(config)
                 with contextlib.suppress(ProcessLookupError):
                     subject.process.send_signal(signal.SIGHUP)
                 await asyncio.sleep(1)

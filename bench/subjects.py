@@ -15,6 +15,7 @@ from pathlib import Path
 from bench.machine import HERE, Machine, Subject, free_port
 
 KEY = "sk-1234"
+CONFIG = "modelyard.yaml"
 """What the load generator shows."""
 ROUTERS = ("sglang-router==0.3.2", "vllm-router==0.1.17")
 """The two Rust routers on PyPI, at the versions our claims speak of."""
@@ -117,7 +118,7 @@ def daemon_settings(machine: Machine, engine: Path) -> dict[str, object]:
 def daemon(machine: Machine, engine: Path) -> Subject:
     """The daemon: its own process only, since its children are engines."""
     port = free_port()
-    config = machine.folder / "modelyard.yaml"
+    config = machine.folder / CONFIG
     config.write_text(json.dumps(daemon_settings(machine, engine)))  # JSON is YAML
     command: list[str | Path] = [sys.executable, "-m", "modelyard", "serve", "--config", config]
     command += ["--listen", f"127.0.0.1:{port}"]

@@ -132,7 +132,8 @@ class Catalog:
                     continue
                 names.add(one.id)
                 models[model_id] = _endpoint_model(model_id, full, config, one, families=self.families)
-        return self._of(models.values())
+        # Usually there is no endpoint, and an index of hundreds of names takes milliseconds.
+        return self if models == self.models else self._of(models.values())
 
     def keeping(self, kept: Mapping[ModelId, Model]) -> Catalog:
         """This catalog with *kept* in place of the models of these ids."""
@@ -169,9 +170,11 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
     engines = {str(name): config for name, config in settings.engines.items()}
     installed = find_installations(engines, environment.engines_dir)
     cache = hub_cache(environment.env)
-    builder = _Builder(settings, machine, installed=installed, families=environment.families, cache=cache)
+    # What the file says of one model is in its candidate: a change of it leaves the others as they are.
+    shared = settings.model_copy(update={"models": {}})
+    builder = _Builder(shared, machine, installed=installed, families=environment.families, cache=cache)
     memory = environment.models
-    memory.under((settings, machine, dict(installed)))
+    memory.under((shared, machine, dict(installed)))
     memory.keep_only({candidate.id for candidate in found.candidates})
     models = [
         made
@@ -194,8 +197,8 @@ def build_catalog(settings: Settings, machine: Machine, environment: Environment
 
 def _made_from(candidate: Candidate) -> object:
     """What a model depends on besides the circumstances: of one with adapters more, so never the same."""
-    has_adapters = candidate.options is not None and candidate.options.adapters
-    return object() if has_adapters else candidate
+    named = candidate.options is not None and candidate.options.adapters
+    return object() if named or candidate.adapters else candidate
 
 
 def _catalog(

@@ -81,6 +81,19 @@ class Histogram:
         return rows
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What was asked of one model since the daemon started."""
+
+    requests: int = 0
+    """Inference requests that named it, however they ended."""
+    tokens_per_second: float | None = None
+    """How fast one answer comes, over the last `ANSWERS_TIMED`; None when no engine has told."""
+
+
+UNUSED: Final = Use()
+
+
 @dataclass(slots=True)
 class PerModel:
     """What is counted for one model (or for `other`)."""
@@ -114,7 +127,13 @@ class PerModel:
             self.wait_seconds.observe_all([record.waited for record in records])
             self.timed.extend([_timing(record) for record in records if record.completion_tokens > 1])
 
+    def use(self) -> Use:
+        tokens, seconds = map(sum, zip(*self.timed, strict=True)) if self.timed else (0, 0)
+        return Use(self.requests, tokens / seconds if seconds > 0 else None)
+
     def copy(self) -> PerModel:
+        if not (self.requests or self.starts or self.exits):
+            return _UNTOUCHED  # most of hundreds, and a copy takes ten microseconds
         return replace(
             self,
             request_seconds=self.request_seconds.copy(),
@@ -122,6 +141,10 @@ class PerModel:
             wait_seconds=self.wait_seconds.copy(),
             timed=self.timed.copy(),
         )
+
+
+_UNTOUCHED: Final = PerModel()
+"""The copy of every row that counts nothing; nobody counts in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,18 +341,16 @@ class Metrics:
             completion_tokens=sum(row.completion_tokens for row in rows),
         )
 
-    def requests_of(self, model: str) -> int:
-        """Inference requests that named *model*, however they ended; 0 for an id that is no label."""
+    def use(self) -> dict[str, Use]:
+        """Of every model that was asked for, by id; a copy, for any thread."""
         self._count_up()
-        row = self._models.get(model)
-        return 0 if row is None else row.requests
+        return {model: row.use() for model, row in self._models.items() if row.requests}
 
-    def speed_of(self, model: str) -> float | None:
-        """Tokens per second of one answer of *model*, over the last `ANSWERS_TIMED`; None when unknown."""
+    def use_of(self, model: str) -> Use:
+        """Of one; `UNUSED` for an id that is no label."""
         self._count_up()
         row = self._models.get(model)
-        tokens, seconds = map(sum, zip(*row.timed, strict=True)) if row is not None and row.timed else (0, 0)
-        return tokens / seconds if seconds > 0 else None
+        return UNUSED if row is None else row.use()
 
     def used_by_key(self) -> dict[tuple[str, str], PerKey]:
         """What keys have used, by name and model, since the daemon started; a copy."""
@@ -400,8 +421,10 @@ class RequestRate:
 # -- the event loop's lag --------------------------------------------------------------------------
 
 
-LAG_EVERY: Final = 0.1
-"""Seconds between two measurements: a stall of a tenth of a second is seen for certain."""
+LAG_EVERY: Final = 0.062
+"""Seconds between two measurements: a stall of a tenth of a second is seen for certain. It does not divide a
+second: what happens each second (a scrape, a probe, pages that poll) would meet one in ten measurements, or
+none ever. These wander through all of a second in half a minute."""
 LAG_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 

@@ -31,7 +31,7 @@ from router.control.models import Models
 from router.control.openapi import document
 from router.control.restart import Restart
 from router.control.seed import Seed
-from router.control.status import RECENT_EVENTS, Moment, Status, not_ready_because, status
+from router.control.status import RECENT_EVENTS, Moment, Pictures, Status, not_ready_because
 from router.control.streams import STREAMS, Streams
 from router.errors import INTERNAL, refusal_for
 from router.ports import Refusal
@@ -130,6 +130,7 @@ class Face:
     def __init__(self, deps: ControlDeps, streams: Streams) -> None:
         self._deps = deps
         self._streams = streams
+        self._pictures = Pictures()
         self._feed = StatusFeed(deps.clock, self._status)
         self._drawing: asyncio.Task[bytes] | None = None
         """The status that was drawn last, or is being drawn."""
@@ -225,7 +226,7 @@ class Face:
         self._drawn_at = clock.now()
         self._drawing, self._next = self._next, None
         moment = self._moment()
-        return await asyncio.to_thread(lambda: msgspec.json.encode(status(moment), enc_hook=str))
+        return await asyncio.to_thread(lambda: msgspec.json.encode(self._pictures.draw(moment), enc_hook=str))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """The supervisor's events as they come, after those that are kept; `Last-Event-ID` resumes."""
@@ -256,7 +257,7 @@ class Face:
         return json_answer(await asyncio.to_thread(document, self._deps.version))
 
     def _status(self) -> Status:
-        return status(self._moment())
+        return self._pictures.draw(self._moment())
 
     def _moment(self) -> Moment:
         deps = self._deps
@@ -268,8 +269,7 @@ class Face:
             fleet=deps.fleet.view(),
             models=deps.catalog().models,
             totals=deps.metrics.totals(),
-            requests_of=deps.metrics.requests_of,
-            speed_of=deps.metrics.speed_of,
+            use=deps.metrics.use(),
             requests_per_second=deps.requests_per_second(),
             front=deps.front(),
             loop_lag_seconds=deps.metrics.lag.worst(),

@@ -36,7 +36,7 @@ FAMILIES: Final = {
     "modelyard_waiting": "Requests that wait for an instance.",
     "modelyard_ready": "1 while a request can make progress, as /ready says; else 0.",
     "modelyard_loop_lag_seconds": "Longest delay of the event loop in the last minute.",
-    "modelyard_loop_lag_distribution_seconds": "Delays of the event loop, measured ten times a second.",
+    "modelyard_loop_lag_distribution_seconds": "Delays of the event loop, measured sixteen times a second.",
     "modelyard_build_info": "Always 1; the version is the label.",
 }
 """Every family this daemon exports, with its help text."""

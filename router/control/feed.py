@@ -99,7 +99,7 @@ def change(before: Status, after: Status) -> Change | None:
 
 
 def _differs(before: ModelStatus | None, after: ModelStatus) -> bool:
-    if before == after:
+    if before is after or before == after:
         return False
     return before is None or _face(before) != _face(after)
 

@@ -169,13 +169,8 @@ class Manage:
         return model
 
     def _status(self, model: Model) -> ModelStatus:
-        metrics = self._deps.metrics
-        return model_status(
-            model,
-            self._deps.fleet.instance(model.id),
-            requests=metrics.requests_of(model.id),
-            speed=metrics.speed_of(model.id),
-        )
+        deps = self._deps
+        return model_status(model, deps.fleet.instance(model.id), deps.metrics.use_of(model.id))
 
     def _tell(self, model: Model, wish: str) -> None:
         """Put what an operator asked for among the events, so that what follows has its reason there."""

@@ -36,7 +36,6 @@ _PARTS: Final = (DeviceView, InstanceView, FrontStats, RequestTotals)
 
 _INSIDE: Final[Mapping[str, type]] = {
     "devices": DeviceView,
-    "instances": InstanceView,
     "recent_events": Event,
     "front": FrontStats,
     "requests": RequestTotals,

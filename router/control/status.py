@@ -7,7 +7,7 @@ Unix seconds where a key ends in `at` or `since`, durations are seconds, sizes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict
 
@@ -19,7 +19,7 @@ from registry.model import Model
 from router.control.configuration import ConfigState
 from router.control.deps import FrontStats
 from router.control.events import Event
-from router.metrics import RequestTotals
+from router.metrics import UNUSED, RequestTotals, Use
 from supervisor.lifecycle import State
 from supervisor.view import DeviceShare, FailureView, FleetView, InstanceView
 
@@ -158,8 +158,8 @@ class Status(TypedDict):
     configuration: ConfigState
     models: list[ModelStatus]
     """Everything that can be asked for, sorted by id."""
-    instances: list[dict[str, Any]]
-    """`InstanceView` each: what the supervisor owns, in its own words."""
+    instances: list[InstanceView]
+    """What the supervisor owns, in its own words."""
     recent_events: list[Event]
     """Newest first; the shape of `/api/events`."""
 
@@ -175,8 +175,8 @@ class Moment:
     fleet: FleetView
     models: Mapping[ModelId, Model]
     totals: RequestTotals
-    requests_of: Callable[[str], int]
-    speed_of: Callable[[str], float | None]
+    use: Mapping[str, Use]
+    """By model; one that is not in it was never asked."""
     requests_per_second: float
     front: FrontStats
     loop_lag_seconds: float
@@ -211,10 +211,43 @@ def not_ready_because(fleet: FleetView, models: Mapping[ModelId, Model]) -> str:
     return "" if ENDPOINT in words else fleet.hindrance
 
 
-def status(moment: Moment) -> Status:
-    """The whole picture."""
+class Pictures:
+    """Draws the status again and again; a model is drawn anew when something about it is.
+
+    Nothing is new about most of hundreds, and drawing them all takes longer than a token may wait. What was
+    drawn once is in many pictures: it is for reading. Threads may draw at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._drawn: Mapping[ModelId, _Drawn] = {}
+        """Replaced by each drawing, never changed."""
+
+    def draw(self, moment: Moment) -> Status:
+        """The whole picture; equal to what is drawn without any before it."""
+        before = self._drawn
+        views = {view.model: view for view in moment.fleet.instances}
+        drawn: dict[ModelId, _Drawn] = {}
+        for name, model in sorted(moment.models.items()):
+            view, use, known = views.get(name), moment.use.get(name, UNUSED), before.get(name)
+            if known is None or known.model is not model or known.view is not view or known.use != use:
+                known = _Drawn(model, view, use, model_status(model, view, use))
+            drawn[name] = known
+        self._drawn = drawn
+        return _status(moment, [one.status for one in drawn.values()])
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """One model's part, and what it was drawn from."""
+
+    model: Model
+    view: InstanceView | None
+    use: Use
+    status: ModelStatus
+
+
+def _status(moment: Moment, models: list[ModelStatus]) -> Status:
     fleet = moment.fleet
-    instances = {instance.model: instance for instance in fleet.instances}
     because = not_ready_because(fleet, moment.models)
     return Status(
         version=moment.version,
@@ -238,24 +271,13 @@ def status(moment: Moment) -> Status:
             for name, one in sorted(moment.virtual.items())
         ],
         configuration=moment.configuration,
-        models=[
-            model_status(
-                model,
-                instances.get(model.id),
-                requests=moment.requests_of(model.id),
-                speed=moment.speed_of(model.id),
-            )
-            for _, model in sorted(moment.models.items())
-        ],
-        # Not dataclasses.asdict: it copies deeply and takes twenty times as long.
-        instances=[msgspec.to_builtins(instance) for instance in fleet.instances],
+        models=models,
+        instances=list(fleet.instances),
         recent_events=moment.events,
     )
 
 
-def model_status(
-    model: Model, instance: InstanceView | None, *, requests: int, speed: float | None
-) -> ModelStatus:
+def model_status(model: Model, instance: InstanceView | None, use: Use) -> ModelStatus:
     """One model with its instance; one without an instance is shown as stopped."""
     facts, view = model.facts, instance
     return ModelStatus(
@@ -292,8 +314,8 @@ def model_status(
         crashes=0 if view is None else view.crashes,
         starts=0 if view is None else view.starts,
         retry_in_seconds=None if view is None else view.retry_in_seconds,
-        requests=requests,
-        tokens_per_second=speed,
+        requests=use.requests,
+        tokens_per_second=use.tokens_per_second,
         has_log=view is not None and view.log is not None,
         last_error=None if view is None else _failure(view.last_failure),
         problem=_problem(model),

@@ -10,7 +10,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry.engine import ModelId
 from router.control.exposition import FAMILIES, render
-from router.metrics import LAG_EVERY, MOST_CODES, RATE_SECONDS, LagGauge, LoopLag, Metrics, RequestRate
+from router.metrics import (
+    LAG_EVERY,
+    MOST_CODES,
+    RATE_SECONDS,
+    UNUSED,
+    LagGauge,
+    LoopLag,
+    Metrics,
+    RequestRate,
+    Use,
+)
 from router.ports import RequestRecord
 from supervisor.lifecycle import State
 from supervisor.ports import EventKind, SupervisorEvent
@@ -145,8 +155,31 @@ def test_totals_split_by_how_requests_ended(metrics: Metrics) -> None:
     assert (totals.total, totals.served, totals.refused) == (6, 2, 1)
     assert (totals.client_gone, totals.failed) == (1, 2)
     assert totals.prompt_tokens == 6
-    assert metrics.requests_of("m") == 6
-    assert metrics.requests_of("unheard-of") == 0
+    assert metrics.use_of("m").requests == 6
+    assert metrics.use_of("unheard-of") == UNUSED
+
+
+def test_what_was_asked_of_each_model_is_a_copy() -> None:
+    metrics = Metrics(version="1", models=["m", "quiet"])
+    for seconds in (1.0, 3.0):
+        metrics.record(record(completion_tokens=20, total=seconds))
+    before = metrics.use()
+    assert before == {"m": Use(2, 10.0)}
+    metrics.record(record())
+    assert metrics.use_of("m") == Use(3, 10.0)
+    assert before == {"m": Use(2, 10.0)}
+    assert metrics.use_of("quiet") == UNUSED
+
+
+def test_a_model_that_was_only_started_is_counted_apart_from_those_at_rest(metrics: Metrics) -> None:
+    metrics.set_models(["m", "a", "b"])
+    at_rest = metrics.snapshot(FakeFleet(FakeClock()).view())
+    metrics.on_event(SupervisorEvent(EventKind.SPAWNED, ModelId("a"), 1, 1.7e9, {}))
+    metrics.record(record(model="b"))
+    samples = scrape(metrics)
+    starts = "modelyard_instance_starts_total"
+    assert [value(samples, starts, model=name) for name in "mab"] == [0, 1, 0]
+    assert {row.requests for row in at_rest.models.values()} == {0}
 
 
 def test_models_that_go_take_their_series_along(metrics: Metrics) -> None:
@@ -160,7 +193,7 @@ def test_models_that_go_take_their_series_along(metrics: Metrics) -> None:
 def test_models_that_stay_keep_their_counts(metrics: Metrics) -> None:
     metrics.record(record())
     metrics.set_models(["m", "new"])
-    assert metrics.requests_of("m") == 1
+    assert metrics.use_of("m").requests == 1
     assert metrics.totals().served == 1
 
 
@@ -240,6 +273,15 @@ def test_lag_is_how_late_the_timer_came() -> None:
     LoopLag(late, gauge).start()
     late.fire(after=LAG_EVERY + 0.25)
     assert gauge.worst() == pytest.approx(0.25)
+
+
+def test_lag_is_measured_at_every_moment_of_a_second_in_turn() -> None:
+    moments, now = set(), 0.0
+    while now < 31.0:
+        moments.add(round(now % 1.0, 6))
+        now += LAG_EVERY
+    in_turn = sorted(moments)
+    assert max(b - a for a, b in zip(in_turn, [*in_turn[1:], in_turn[0] + 1.0], strict=True)) < 0.0025
 
 
 def test_lag_is_forgotten_after_a_minute() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from dataclasses import replace
 
@@ -18,13 +17,13 @@ from router.control.deps import FrontStats
 from router.control.status import (
     ModelStatus,
     Moment,
+    Pictures,
     Status,
     VirtualStatus,
     model_status,
     state_of,
-    status,
 )
-from router.metrics import RequestTotals
+from router.metrics import UNUSED, RequestTotals, Use
 from router.reloading import ConfigStanding
 from supervisor.lifecycle import State
 from supervisor.view import FailureView, InstanceView
@@ -42,8 +41,7 @@ def moment(models: tuple[Model, ...], *views: InstanceView) -> Moment:
         fleet=FakeFleet(FakeClock(), *views).view(),
         models={model.id: model for model in models},
         totals=RequestTotals(total=5, served=5),
-        requests_of=lambda _: 5,
-        speed_of=lambda _: 38.5,
+        use={model.id: Use(5, 38.5) for model in models},
         requests_per_second=1.5,
         front=FrontStats(connections=2),
         loop_lag_seconds=0.0,
@@ -54,18 +52,18 @@ def moment(models: tuple[Model, ...], *views: InstanceView) -> Moment:
 
 
 def test_the_keys_are_those_documented() -> None:
-    found = status(moment((local_model("b"), local_model("a")), instance_view("a", State.READY)))
+    found = Pictures().draw(moment((local_model("b"), local_model("a")), instance_view("a", State.READY)))
     assert set(found) == set(typing.get_type_hints(Status))
     for model in found["models"]:
         assert set(model) == set(typing.get_type_hints(ModelStatus))
     assert [model["id"] for model in found["models"]] == ["a", "b"]
-    assert set(found["instances"][0]) == {field.name for field in dataclasses.fields(InstanceView)}
+    assert found["instances"] == [instance_view("a", State.READY)]
     assert (found["requests"]["served"], found["front"]["connections"]) == (5, 2)
 
 
 def test_names_that_stand_for_several_models_are_shown() -> None:
     config = VirtualConfig(models=("a", "b"), prefer="warm")
-    found = status(replace(moment((local_model("a"),)), virtual={"best": config}))
+    found = Pictures().draw(replace(moment((local_model("a"),)), virtual={"best": config}))
     assert found["virtual"] == [
         {"name": "best", "models": ["a", "b"], "prefer": "warm", "fallback": ["failure", "overload"]}
     ]
@@ -87,7 +85,7 @@ def test_a_model_with_an_instance_shows_how_it_does() -> None:
     facts = Facts(
         capabilities=Fact(frozenset({Capability.VISION, Capability.GENERATE})), context_length=Fact(4096)
     )
-    shown = model_status(local_model("a", aliases=("x",), facts=facts), view, requests=4, speed=None)
+    shown = model_status(local_model("a", aliases=("x",), facts=facts), view, Use(4))
     assert (shown["state"], shown["in_flight"], shown["waiting"], shown["requests"]) == ("starting", 2, 3, 4)
     assert (shown["note"], shown["progress"], shown["eta_seconds"]) == ("loading", 0.4, 9.0)
     assert shown["memory"] == {
@@ -109,7 +107,7 @@ def test_a_model_with_an_instance_shows_how_it_does() -> None:
 
 def test_totals_of_the_fleet_are_sums() -> None:
     views = (replace(instance_view(name, State.READY), leases=3) for name in "ab")
-    assert status(moment((local_model("a"), local_model("b")), *views))["in_flight"] == 6
+    assert Pictures().draw(moment((local_model("a"), local_model("b")), *views))["in_flight"] == 6
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -122,7 +120,35 @@ def test_words_for_models_without_an_instance() -> None:
     assert state_of(local_model("a"), None) == "stopped"
     assert state_of(endpoint_model("e"), None) == "endpoint"
     assert state_of(broken, None) == "unusable"
-    assert model_status(broken, None, requests=0, speed=None)["problem"] == {
+    assert model_status(broken, None, UNUSED)["problem"] == {
         "code": "engine_not_installed",
         "message": "run `modelyard engine install mlx-lm`",
     }
+
+
+def test_a_model_is_drawn_anew_when_something_about_it_is() -> None:
+    pictures = Pictures()
+    a, b = local_model("a"), local_model("b")
+    view = instance_view("a", State.READY)
+    first = moment((a, b), view)
+    (drawn, other) = pictures.draw(first)["models"]
+    assert all(one is two for one, two in zip(pictures.draw(first)["models"], (drawn, other), strict=True))
+    for now in (
+        replace(first, models={**first.models, a.id: local_model("a", aliases=("x",))}),
+        replace(first, fleet=FakeFleet(FakeClock(), replace(view, leases=3)).view()),
+        replace(first, use={**first.use, a.id: Use(6, 38.5)}),
+    ):
+        found = pictures.draw(now)
+        assert found == Pictures().draw(now)
+        assert found["models"][0] != drawn
+        assert found["models"][1] is other
+        pictures.draw(first)
+
+
+def test_models_that_are_gone_are_in_no_picture() -> None:
+    pictures = Pictures()
+    pictures.draw(moment((local_model("a"), local_model("b"))))
+    left = moment((local_model("b"),))
+    assert pictures.draw(left) == Pictures().draw(left)
+    back = moment((local_model("a", ttl=9), local_model("b")))
+    assert pictures.draw(back) == Pictures().draw(back)

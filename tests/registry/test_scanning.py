@@ -53,6 +53,27 @@ def test_other_settings_make_everything_anew(tmp_path: Path) -> None:
     assert first.models[ModelId("org/a")].ttl != 7
 
 
+def test_what_the_file_says_of_one_model_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    command = {"cmd": ["serve", "{port}"]}
+    home.settings = Settings.model_validate({"models": {"a": command, "b": command}})
+    first = home.scan()
+    home.settings = Settings.model_validate(
+        {"models": {"a": {**command, "ttl": 7}, "b": command, "c": command}}
+    )
+    second = home.scan()
+    assert second.models[ModelId("a")].ttl == 7
+    assert second.models[ModelId("b")] is first.models[ModelId("b")]
+    assert list(second.models) == ["a", "b", "c"]
+
+
+def test_no_endpoint_makes_no_other_catalog(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    write_hub_model(home.hub, "org/a")
+    catalog = home.scan()
+    assert catalog.with_endpoints({}) is catalog
+
+
 @pytest.mark.timeout(120)
 def test_five_hundred_repositories_are_scanned_in_time(tmp_path: Path) -> None:
     home = Home(tmp_path)
