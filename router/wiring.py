@@ -114,6 +114,7 @@ class Daemon:
         )
         self.tasks = TaskScope()
         self.reloading = Reloading(self, origin.read)
+        self._publishing = asyncio.Lock()
         self.are_passed = self._predecessor is not None and self._predecessor.are_passed
         """A service manager opened our sockets, and keeps them."""
 
@@ -165,10 +166,9 @@ class Daemon:
             lambda: self.directory.catalog.models,
             self.supervisor,
             spawn=self.tasks.spawn,
-            changed=self._live_changed,
+            changed=self._catalog_changed,
         )
         self.upstreams = FleetUpstreams(self.supervisor, self.endpoints)
-        self._merged = self._found
         self.directory = CatalogDirectory(self._found, self.upstreams.standing)
         self.reloading.start()
         await self.supervisor.begin(holding)
@@ -370,24 +370,22 @@ class Daemon:
         level(event.kind.value, model=event.model, incarnation=event.incarnation, **event.data)
 
     def _catalog_changed(self) -> None:
-        async def again() -> None:
-            await self.publish(self._found)  # the one of then: a reload may come before
-
-        self.tasks.spawn(again(), name="publish catalog")
+        self.tasks.spawn(self._publish(), name="publish catalog")
 
     async def publish(self, found: Catalog) -> None:
-        """Route by *found*, by what models are that were not changed to it, and by what endpoints serve."""
+        """Route by *found*, and by what endpoints and engines say; returns when it is in force."""
         self._found = found
-        kept, live = self._kept(), self.live.served()
-        # In a thread: with hundreds of models it takes longer than a token may wait.
-        merged, catalog, routes = await asyncio.to_thread(_merged, found, kept, self.endpoints.served(), live)
-        if self._found is not found or self._kept() != kept:
-            return
-        self._merged = merged
-        if self.live.served() == live:
-            self._route_by(catalog, routes)
-        else:
-            self._live_changed()
+        await self._publish()
+
+    async def _publish(self) -> None:
+        """Put what is true now in force. One after the other: the last to be asked for comes last."""
+        async with self._publishing:
+            # In a thread: with hundreds of models it takes longer than a token may wait.
+            catalog, routes = await asyncio.to_thread(
+                _merged, self._found, self._kept(), self.endpoints.served(), self.live.served()
+            )
+            self.directory.publish(catalog, routes)
+            self.metrics.set_models(catalog.models)
 
     def definitions(self) -> dict[ModelId, Model]:
         """Every model by the definition that is in force."""
@@ -397,13 +395,6 @@ class Daemon:
         """Models that were not changed to what they are in the catalog: that failed, or was sure to."""
         known, instances = self._found.models, self.supervisor.instances
         return {i.id: i.model for i in instances.values() if i.model is not known.get(i.id, i.model)}
-
-    def _live_changed(self) -> None:
-        self._route_by(self._merged.with_live(self.live.served()))
-
-    def _route_by(self, catalog: Catalog, routes: Routes | None = None) -> None:
-        self.directory.publish(catalog, routes)
-        self.metrics.set_models(catalog.models)
 
     # -- leaving and stopping ----------------------------------------------------------------------
 
@@ -482,11 +473,9 @@ def _merged(
     kept: Mapping[ModelId, Model],
     served: Mapping[str, Sequence[ServedModel]],
     live: Mapping[ModelId, ServedModel],
-) -> tuple[Catalog, Catalog, Routes]:
-    """The catalog without and with what running engines say, and the routes of the latter."""
-    merged = (found.keeping(kept) if kept else found).with_endpoints(served)
-    catalog = merged.with_live(live)
-    return merged, catalog, routes_of(catalog)
+) -> tuple[Catalog, Routes]:
+    catalog = (found.keeping(kept) if kept else found).with_endpoints(served).with_live(live)
+    return catalog, routes_of(catalog)
 
 
 def _diagnose(model: Model, report: ExitReport) -> Diagnosis:
