@@ -27,9 +27,19 @@ _STR, _SEQ, _MAP = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's resolution of plain scalars."""
+    """SafeLoader with YAML 1.2's resolution of plain scalars, and an end to nesting."""
 
+    depth = 0
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own shape
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        """A node with all that is in it, each of which is made here as well. Raises DocumentError."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH + 1:  # the document itself is the first
+            raise _too_deep(self.peek_event().start_mark.line + 1)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 for _tag, _pattern, _first in (
@@ -80,13 +90,15 @@ def parse(text: str) -> Document:
         ) from None
     except yaml.YAMLError as error:
         raise DocumentError(f"not valid YAML: {error}") from None
-    except RecursionError:
-        raise DocumentError(f"nested deeper than {MAX_DEPTH} levels") from None
     if node is None:
         return Document(None, {})
     builder = _Builder()
     value = builder.build(node, ())
     return Document(value, builder.lines)
+
+
+def _too_deep(line: int) -> DocumentError:
+    return DocumentError(f"nested deeper than {MAX_DEPTH} levels", line)
 
 
 class _Builder:
@@ -103,7 +115,7 @@ class _Builder:
         if self._left < 0:
             raise DocumentError(f"more than {MAX_NODES} values once aliases are expanded", line)
         if len(path) > MAX_DEPTH:
-            raise DocumentError(f"nested deeper than {MAX_DEPTH} levels", line)
+            raise _too_deep(line)
         if isinstance(node, ScalarNode):
             return _scalar(node)
         if node.tag not in (_SEQ, _MAP):
