@@ -15,8 +15,9 @@ from pathlib import Path
 from bench.machine import HERE, Machine, Subject, free_port
 
 KEY = "sk-1234"
-CONFIG = "modelyard.yaml"
 """What the load generator shows."""
+CONFIG = "modelyard.yaml"
+"""The daemon's, in the run's folder."""
 ROUTERS = ("sglang-router==0.3.2", "vllm-router==0.1.17")
 """The two Rust routers on PyPI, at the versions our claims speak of."""
 COLD_SECONDS = 3.0
