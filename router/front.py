@@ -119,8 +119,11 @@ class Front:
         deadline = loop.time() + limit
         while (self._connections or self._handshakes) and loop.time() < deadline:
             moment: asyncio.Future[None] = loop.create_future()
-            loop.call_later(LOOK_EVERY, moment.set_result, None)
-            await moment
+            timer = loop.call_later(LOOK_EVERY, moment.set_result, None)
+            try:
+                await moment
+            finally:
+                timer.cancel()  # of one that was cancelled itself there is no result to set
 
     async def close(self, grace: float) -> None:
         """Stop accepting, let answers end for up to *grace* seconds, then end the rest with
