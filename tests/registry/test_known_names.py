@@ -44,13 +44,16 @@ def test_there_are_enough_of_both_kinds_and_none_twice() -> None:
 SAID = {line.family for line in (*RELEASED, *FURTHER)}
 
 
-@pytest.mark.parametrize("row", TABLE.families, ids=lambda row: row.name)
-def test_every_row_of_the_table_has_a_line(row: Family) -> None:
+def test_every_row_of_the_table_has_a_line() -> None:
+    assert [row.name for row in TABLE.families if not has_line(row)] == []
+
+
+def has_line(row: Family) -> bool:
     names = {row.name, *(variant.family for variant in row.variants if variant.family)}
     # A row for what has no generation or another one than those with rows of their own.
     pattern = re.escape(row.later or row.name).replace(r"\{\}", r"[vkm]?\d+(\.\d+)?")
     later = {name for name in SAID if name and re.fullmatch(pattern, name)}
-    assert names <= SAID or later
+    return names <= SAID or bool(later)
 
 
 @pytest.mark.parametrize(
